@@ -1,0 +1,1 @@
+"""Parse, call a job, print; one file per command."""

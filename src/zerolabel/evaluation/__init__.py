@@ -1,0 +1,1 @@
+"""How good it is; takes predictions, never methods."""

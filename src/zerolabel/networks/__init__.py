@@ -1,0 +1,1 @@
+"""nn.Module definitions only: no files, no downloads."""

@@ -1,0 +1,1 @@
+"""Tensor mathematics: no files, no weights, no state."""

@@ -1,0 +1,127 @@
+"""The words everyone shares, and the legend of shapes.
+
+Shape letters, everywhere: `B` batch, `H W` pixels, `h w` patch grid, `N = h*w` patches, `D` channels,
+`K` clusters, `C` ground-truth classes, `R` regions. Grids and coordinates are (row, column).
+An `image` is uint8 RGB (H, W, 3); a `label map` holds category ids, and 255 means "ignore" in
+ground truth only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = 255  # "ignore" in ground truth, and "no category" in the masks of a paper's protocol
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+LabelMap = NDArray[np.integer[Any]]  # (H, W)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a data set, read only when asked for.
+
+    Attributes:
+        id: relative POSIX path inside the data set; unique, and the sort key of every job.
+        load: returns the image, uint8 (H, W, 3) RGB; raises `ImageError`.
+        digest: returns a hash of the file's content.
+        load_label: returns the ground truth, uint8 or uint16 (H, W) with 255 = ignore; None without labels.
+    """
+
+    id: str
+    load: Callable[[], Image]
+    digest: Callable[[], str]
+    load_label: Callable[[], LabelMap] | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone computed for a batch; only what was asked for is there.
+
+    Attributes:
+        tokens: patch tokens after the last norm, float32 (B, h, w, D).
+        keys: last-block keys, heads concatenated, float32 (B, h, w, D).
+        cls: CLS token after the last norm, float32 (B, D).
+        attention: softmaxed last-block attention from CLS to the patches, float32 (B, heads, h, w).
+    """
+
+    tokens: Tensor | None = None
+    keys: Tensor | None = None
+    cls: Tensor | None = None
+    attention: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RegionMap:
+    """The regions of one image on its patch grid.
+
+    Attributes:
+        ids: int32 (h, w), values 0..R-1, every region non-empty.
+        valid: bool (R,), False for noise: regions too small to be described on their own.
+    """
+
+    ids: NDArray[np.int32]
+    valid: NDArray[np.bool_]
+
+    @property
+    def count(self) -> int:
+        """Number of regions R."""
+        return len(self.valid)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category that holds across the data set.
+
+    Attributes:
+        id: value in the masks, 0..K-1.
+        name: "category 3" until somebody names it.
+        colour: RGB, each 0..255; the palette entry of the masks.
+        pixel_share: share of all pixels, 0..1.
+        image_count: images in which it occurs.
+        exemplars: ids of the images that show it best, best first.
+    """
+
+    id: int
+    name: str
+    colour: tuple[int, int, int]
+    pixel_share: float = 0.0
+    image_count: int = 0
+    exemplars: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result for one image.
+
+    Attributes:
+        label_map: uint8 or uint16 (H, W), category ids; `IGNORE` only where a protocol asks for it.
+        categories: all categories of the model, index = id.
+    """
+
+    label_map: LabelMap
+    categories: tuple[Category, ...]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One picture, plot or table for the report, which draws it by kind and knows no method.
+
+    Attributes:
+        kind: "table" (data: columns, rows), "facts" (data: name -> value) or "svg" (data: svg text).
+        title: heading.
+        data: what the kind needs.
+        caption: one or two sentences below it.
+    """
+
+    kind: str
+    title: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    caption: str = ""
