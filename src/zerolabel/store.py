@@ -1,4 +1,4 @@
-"""The run directory as a place: whole files only, stages that are never done twice, one job at a time.
+"""The run directory as a place: whole files only, no stage done twice, one job at a time.
 
 A file appears under its name only when it is complete (temporary name, fsync, rename), so its
 existence is the mark that the work behind it is done. `Store.stage` is the only resume mechanism of

@@ -1,7 +1,7 @@
 """The words everyone shares, and the legend of shapes.
 
-Shape letters, everywhere: `B` batch, `H W` pixels, `h w` patch grid, `N = h*w` patches, `D` channels,
-`K` clusters, `C` ground-truth classes, `R` regions. Grids and coordinates are (row, column).
+Shape letters, everywhere: `B` batch, `H W` pixels, `h w` patch grid, `N = h*w` patches,
+`D` channels, `K` clusters, `C` ground-truth classes, `R` regions. Grids are (row, column).
 An `image` is uint8 RGB (H, W, 3); a `label map` holds category ids, and 255 means "ignore" in
 ground truth only.
 """
@@ -32,7 +32,7 @@ class Sample:
         id: relative POSIX path inside the data set; unique, and the sort key of every job.
         load: returns the image, uint8 (H, W, 3) RGB; raises `ImageError`.
         digest: returns a hash of the file's content.
-        load_label: returns the ground truth, uint8 or uint16 (H, W) with 255 = ignore; None without labels.
+        load_label: returns the ground truth, uint8 (H, W), 255 = ignore; None without labels.
     """
 
     id: str
@@ -115,7 +115,7 @@ class Exhibit:
     """One picture, plot or table for the report, which draws it by kind and knows no method.
 
     Attributes:
-        kind: "table" (data: columns, rows), "facts" (data: name -> value) or "svg" (data: svg text).
+        kind: "table" (data: columns, rows), "facts" (data: name -> value) or "svg" (data: svg).
         title: heading.
         data: what the kind needs.
         caption: one or two sentences below it.
