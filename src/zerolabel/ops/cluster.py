@@ -1,0 +1,205 @@
+"""k-means on features, exact (Lloyd) and in plain matrix products, and the choice of k.
+
+Shapes: `N` vectors, `D` channels, `K` clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zerolabel.errors import UsageError
+
+CHUNK = 16_384  # rows per matrix product: keeps the (rows, K) distances in cache
+SEEDING_ROWS = 10_000  # restarts compete on a subsample; the best one is polished on all rows
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """The result of k-means.
+
+    Attributes:
+        centroids: float32 (K, D).
+        labels: int64 (N,), values 0..K-1.
+        inertia: mean squared distance to the own centroid.
+    """
+
+    centroids: Tensor
+    labels: Tensor
+    inertia: float
+
+
+def kmeans(
+    x: Tensor,
+    k: int,
+    *,
+    seed: int = 0,
+    restarts: int = 10,
+    init: str = "k-means++",
+    iterations: int = 100,
+    tolerance: float = 1e-4,
+) -> Clustering:
+    """Cluster vectors by squared Euclidean distance; the best of several starts wins.
+
+    Args:
+        x: float32 (N, D); L2-normalise the rows first for cosine similarity.
+        k: number of clusters, 1..N.
+        seed: fixes every draw.
+        restarts: independent starts.
+        init: "k-means++" (greedy), "uniform" (sampled between the extremes), or "random" rows.
+        iterations: most Lloyd steps per start.
+        tolerance: a start ends when the inertia falls by a smaller fraction than this.
+
+    Returns:
+        The clustering with the lowest inertia.
+
+    Raises:
+        UsageError: k is outside 1..N, or the init is unknown.
+    """
+    if not 1 <= k <= len(x):
+        raise UsageError(f"k must be in 1..{len(x)} (the number of vectors), got {k}.")
+    if restarts < 1:
+        raise UsageError(f"restarts must be at least 1, got {restarts}.")
+    generator = torch.Generator().manual_seed(seed)
+    few = x
+    if len(x) > max(SEEDING_ROWS, k):
+        rows = torch.randperm(len(x), generator=generator)[: max(SEEDING_ROWS, k)]
+        few = x[rows.to(x.device)]
+    starts = [
+        _lloyd(few, _initial(few, k, init, generator), iterations, tolerance)
+        for _ in range(restarts)
+    ]
+    best = min(starts, key=lambda found: found.inertia)
+    return best if few is x else _lloyd(x, best.centroids, iterations, tolerance)
+
+
+def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the nearest centroid of every row.
+
+    Args:
+        x: float32 (N, D).
+        centroids: float32 (K, D).
+
+    Returns:
+        Labels int64 (N,) and squared distances float32 (N,).
+    """
+    half = 0.5 * centroids.square().sum(1)  # argmin |x-c|^2 = argmax x.c - |c|^2/2
+    scores, labels = zip(
+        *(torch.addmm(-half, rows, centroids.T).max(1) for rows in torch.split(x, CHUNK)),
+        strict=True,
+    )
+    distances = x.square().sum(1) - 2 * torch.cat(scores)
+    return torch.cat(labels), distances.clamp_min(0)
+
+
+def _lloyd(x: Tensor, centroids: Tensor, iterations: int, tolerance: float) -> Clustering:
+    previous = math.inf
+    labels, distances = assign(x, centroids)
+    for _ in range(iterations):
+        centroids = _means(x, labels, distances, len(centroids))
+        labels, distances = assign(x, centroids)
+        inertia = float(distances.mean())
+        if previous - inertia <= tolerance * inertia:
+            break
+        previous = inertia
+    return Clustering(centroids, labels, float(distances.mean()))
+
+
+def _means(x: Tensor, labels: Tensor, distances: Tensor, k: int) -> Tensor:
+    """Average the rows of each cluster; an empty cluster restarts at the worst-served rows."""
+    sums = x.new_zeros(k, x.shape[1]).index_add_(0, labels, x)
+    counts = torch.bincount(labels, minlength=k)
+    centroids = sums / counts.clamp_min(1)[:, None]
+    empty = (counts == 0).nonzero()[:, 0]
+    if len(empty):
+        centroids[empty] = x[distances.topk(len(empty)).indices]
+    return centroids
+
+
+def _initial(x: Tensor, k: int, init: str, generator: torch.Generator) -> Tensor:
+    if init == "random":
+        return x[torch.randperm(len(x), generator=generator)[:k].to(x.device)]
+    if init == "uniform":
+        low, high = x.amin(0), x.amax(0)
+        return low + torch.rand(k, x.shape[1], generator=generator).to(x) * (high - low)
+    if init == "k-means++":
+        return _plus_plus(x, k, generator)
+    raise UsageError(f"init must be 'k-means++', 'uniform' or 'random', got {init!r}.")
+
+
+def _plus_plus(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Seed greedily: of a few rows drawn by squared distance, keep the one that helps most.
+
+    Arthur and Vassilvitskii 2007, with the 2 + log k trials of their section 5.
+    """
+    trials = 2 + int(math.log(k))
+    squares = x.square().sum(1)
+    chosen = [int(torch.randint(len(x), (1,), generator=generator))]
+    nearest = (squares + squares[chosen[0]] - 2 * (x @ x[chosen[0]])).clamp_min(0)
+    for _ in range(k - 1):
+        weight = nearest.double().cpu()
+        if float(weight.sum()) <= 0:  # fewer distinct rows than clusters
+            weight = torch.ones_like(weight)
+        draws = torch.multinomial(weight, trials, replacement=True, generator=generator)
+        draws = draws.to(x.device)
+        distances = squares[None] + squares[draws, None] - 2 * (x[draws] @ x.T)  # (trials, N)
+        distances = torch.minimum(distances.clamp_min(0), nearest)
+        best = int(distances.sum(1).argmin())
+        nearest = distances[best]
+        chosen.append(int(draws[best]))
+    return x[torch.tensor(chosen, device=x.device)]
+
+
+def choose_k(
+    x: Tensor, *, seed: int = 0, low: int = 2, high: int = 30, rows: int = 3000
+) -> tuple[int, dict[int, float]]:
+    """Choose the number of clusters by the mean silhouette, every cluster counting the same.
+
+    Args:
+        x: float32 (N, D).
+        seed: fixes every draw.
+        low: smallest k tried.
+        high: largest k tried; at most half of the vectors, so that clusters can have members.
+        rows: vectors that are looked at; more are subsampled.
+
+    Returns:
+        The k with the highest score, and the score of every k tried.
+    """
+    if len(x) > rows:
+        generator = torch.Generator().manual_seed(seed)
+        x = x[torch.randperm(len(x), generator=generator)[:rows].to(x.device)]
+    high = min(high, len(x) // 2)
+    if high < low:  # too little to choose from
+        return min(low, len(x)), {}
+    curve = {k: silhouette(x, kmeans(x, k, seed=seed, restarts=5)) for k in range(low, high + 1)}
+    return max(curve, key=lambda k: curve[k]), curve
+
+
+def silhouette(x: Tensor, clustering: Clustering) -> float:
+    """Mean over clusters of the centroid silhouette (b - a) / max(a, b), in -1..1.
+
+    a is a vector's distance to the mean of the *other* members of its cluster and b to the nearest
+    other centroid; a vector alone in its cluster scores 0 (Rousseeuw 1987, section 2). Counting the
+    vector itself in its mean would make splinters of one or two look perfect.
+
+    Args:
+        x: float32 (N, D).
+        clustering: its clustering with K > 1.
+
+    Returns:
+        The score.
+    """
+    labels, k = clustering.labels, len(clustering.centroids)
+    counts = torch.bincount(labels, minlength=k)
+    own_count = counts[labels]
+    distances = torch.cdist(x, clustering.centroids)  # (N, K)
+    own = distances.gather(1, labels[:, None])[:, 0]
+    own = own * own_count / (own_count - 1).clamp_min(1)  # leave the vector itself out
+    other = distances.scatter(1, labels[:, None], math.inf).amin(1)
+    scores = (other - own) / torch.maximum(other, own).clamp_min(1e-12)
+    scores = torch.where(own_count > 1, scores, 0.0)
+    means = x.new_zeros(k).index_add_(0, labels, scores) / counts.clamp_min(1)
+    return float(means.mean())
