@@ -1,0 +1,102 @@
+"""The pre-norm transformer block whose queries, keys and values can be computed one by one.
+
+Attention is fused (`scaled_dot_product_attention`), so no T x T matrix is held unless a caller asks
+for `Attention.weights`. State-dict names are those of DINO and timm.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+QUERY, KEY, VALUE = 0, 1, 2  # order inside `Attention.qkv`
+
+
+class LayerScale(nn.Module):
+    """A learned scale per channel (Touvron et al. 2021, CaiT, eq. 2)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale (..., D)."""
+        return x * self.gamma
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose queries, keys and values can be computed one by one."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def part(self, x: Tensor, which: int) -> Tensor:
+        """Compute only the queries, keys or values of (B, T, D): (B, T, D), heads concatenated."""
+        dim = x.shape[-1]
+        rows = slice(which * dim, (which + 1) * dim)
+        return F.linear(x, self.qkv.weight[rows], self.qkv.bias[rows])
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, heads, T, D/heads)."""
+        batch, length, dim = x.shape
+        return x.reshape(batch, length, self.heads, dim // self.heads).transpose(1, 2)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend with queries (B, S, D) to keys and values (B, T, D): (B, S, D)."""
+        mixed = F.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v))
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Softmaxed attention of queries (B, S, D) over keys (B, T, D): (B, heads, S, T)."""
+        head_dim = q.shape[-1] // self.heads
+        scores = self.split(q * head_dim**-0.5) @ self.split(k).transpose(-2, -1)
+        return scores.softmax(dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Self-attention of (B, T, D)."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return self.mix(q, k, v)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(
+        self, dim: int, heads: int, hidden: int, *, eps: float = 1e-6, scaled: bool = False
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, heads)
+        self.ls1 = LayerScale(dim) if scaled else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, hidden)
+        self.ls2 = LayerScale(dim) if scaled else nn.Identity()
+
+    def finish(self, z: Tensor, attended: Tensor) -> Tensor:
+        """Add the attention's result to the same rows of z, then the MLP's."""
+        z = z + self.ls1(attended)
+        out: Tensor = z + self.ls2(self.mlp(self.norm2(z)))
+        return out
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return self.finish(z, self.attn(self.norm1(z)))

@@ -1,0 +1,219 @@
+"""The vision transformer of DINO, DINOv2 and DINOv2 with registers; it computes what is asked for.
+
+The last block is where features are read, so that is where work is saved: for keys only the key
+projection runs, for the CLS attention only one query, for the CLS token only its own row. No N x N
+matrix is ever held: the blocks use fused attention, the attention row of CLS is h x N.
+State-dict names are those of the original checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from zerolabel.errors import unknown_name
+from zerolabel.networks.transformer import KEY, QUERY, VALUE, Block
+from zerolabel.ops.position import PosInterp, interpolate_positions
+from zerolabel.types import Features
+
+OUTPUTS = ("tokens", "keys", "cls", "attention")
+HEAD_DIM = 64  # in every published DINO and DINOv2 network
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Width, depth and heads of a published size."""
+
+    dim: int
+    depth: int
+    heads: int
+
+
+ARCHITECTURES = {
+    "vit-tiny": Architecture(dim=192, depth=12, heads=3),
+    "vit-small": Architecture(dim=384, depth=12, heads=6),
+    "vit-base": Architecture(dim=768, depth=12, heads=12),
+    "vit-large": Architecture(dim=1024, depth=24, heads=16),
+}
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """What fixes a network, apart from its weights.
+
+    Attributes:
+        patch: side of a patch, in pixels.
+        dim: channels D of a token.
+        depth: number of blocks.
+        heads: attention heads; `dim` is a multiple of it.
+        grid: side of the square grid that the position embeddings were trained on, in patches.
+        layerscale: whether each residual branch has a learned scale per channel (DINOv2).
+        registers: extra tokens between CLS and the patches (0 or 4 in published weights).
+        pos_interp: how position embeddings reach other grids, see `ops.position`.
+        mlp_ratio: hidden width of the MLP over `dim`.
+        eps: epsilon of the layer norms.
+    """
+
+    patch: int
+    dim: int
+    depth: int
+    heads: int
+    grid: int
+    layerscale: bool = False
+    registers: int = 0
+    pos_interp: PosInterp = "dino"
+    mlp_ratio: float = 4.0
+    eps: float = 1e-6
+
+
+def vit_config(arch: str, patch: int, *, grid: int | None = None) -> VitConfig:
+    """Describe a DINO network by the name of its size.
+
+    Args:
+        arch: a name in `ARCHITECTURES`.
+        patch: side of a patch, in pixels.
+        grid: side of the trained grid, in patches; by default that of 224x224 images.
+
+    Returns:
+        The configuration, without layer scale and registers.
+
+    Raises:
+        UsageError: the architecture is unknown.
+    """
+    if arch not in ARCHITECTURES:
+        raise unknown_name("architecture", arch, ARCHITECTURES)
+    size = ARCHITECTURES[arch]
+    return VitConfig(patch, size.dim, size.depth, size.heads, grid=grid or 224 // patch)
+
+
+class PatchEmbed(nn.Module):
+    """Cuts an image into patches, dropping the rest at the border, and projects each."""
+
+    def __init__(self, patch: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D, h, w)."""
+        out: Tensor = self.proj(x)
+        return out
+
+
+class ViT(nn.Module):
+    """A vision transformer; see `VitConfig` for what it can be.
+
+    Source:
+        Dosovitskiy et al. 2021; Caron et al. 2021 (DINO); Oquab et al. 2023 (DINOv2); Darcet et al.
+        2023 (registers).
+    """
+
+    def __init__(self, config: VitConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.grid**2, dim))
+        if config.registers:
+            self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, dim))
+        self.patch_embed = PatchEmbed(config.patch, dim)
+        hidden = round(dim * config.mlp_ratio)
+        block = partial(Block, dim, config.heads, hidden, eps=config.eps, scaled=config.layerscale)
+        self.blocks = nn.ModuleList(block() for _ in range(config.depth))
+        self.norm = nn.LayerNorm(dim, eps=config.eps)
+
+    def forward(self, x: Tensor, want: Collection[str]) -> Features:
+        """Compute features of a batch, and nothing that was not asked for.
+
+        Args:
+            x: normalised images, float32 (B, 3, H, W), H and W at least one patch; what exceeds a
+                multiple of the patch is cut off at the bottom and the right.
+            want: names out of `OUTPUTS`.
+
+        Returns:
+            The features asked for; the others are None.
+
+        Raises:
+            UsageError: an unknown name in `want`.
+        """
+        for name in want:
+            if name not in OUTPUTS:
+                raise unknown_name("feature", name, OUTPUTS)
+        z, grid = self.trunk(x)
+        return self._read(z, grid, want=frozenset(want))
+
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Turn images (B, 3, H, W) into CLS, register and patch tokens, and the grid (h, w)."""
+        patches: Tensor = self.patch_embed(x)  # (B, D, h, w)
+        batch, _, h, w = patches.shape
+        pos = interpolate_positions(self.pos_embed[:, 1:], (h, w), rule=self.config.pos_interp)
+        parts = [(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)]
+        if self.config.registers:  # registers have no position
+            parts.append(self.register_tokens.expand(batch, -1, -1))
+        parts.append(patches.flatten(2).transpose(1, 2) + pos)
+        return torch.cat(parts, dim=1), (h, w)  # (B, 1 + registers + h*w, D)
+
+    def trunk(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Run all blocks but the last: tokens (B, T, D) that enter it, and the grid (h, w)."""
+        z, grid = self.embed(x)
+        for block in list(self.blocks)[:-1]:
+            z = block(z)
+        return z, grid
+
+    def _read(self, z: Tensor, grid: tuple[int, int], *, want: frozenset[str]) -> Features:
+        """Run as much of the last block as `want` needs on tokens z (B, T, D)."""
+        block = cast(Block, self.blocks[-1])
+        first = 1 + self.config.registers  # index of the first patch token
+        if want == {"keys"}:
+            k = block.attn.part(block.norm1(z[:, first:]), KEY)  # (B, h*w, D)
+            return Features(keys=k.reshape(len(z), *grid, -1))
+
+        rows = z if "tokens" in want else z[:, :1]  # whose queries are needed: all, or CLS
+        normed = block.norm1(z)
+        q = block.attn.part(normed[:, : rows.shape[1]], QUERY)
+        k = block.attn.part(normed, KEY)
+        tokens = keys = cls = attention = None
+        if "keys" in want:
+            keys = k[:, first:].reshape(len(z), *grid, -1)  # (B, h, w, D)
+        if "attention" in want:
+            row = block.attn.weights(q[:, :1], k)[:, :, 0, first:]  # (B, heads, h*w)
+            attention = row.reshape(*row.shape[:2], *grid)
+        if want & {"tokens", "cls"}:
+            v = block.attn.part(normed, VALUE)
+            out = self.norm(block.finish(rows, block.attn.mix(q, k, v)))
+            cls = out[:, 0] if "cls" in want else None
+            tokens = out[:, first:].reshape(len(z), *grid, -1) if "tokens" in want else None
+        return Features(tokens=tokens, keys=keys, cls=cls, attention=attention)
+
+
+def random_vit(config: VitConfig, *, seed: int) -> ViT:
+    """Build a network with random weights that depend on the seed alone.
+
+    Linear weights, CLS and positions are truncated normal with deviation 0.02 as in DINO; before
+    training, such a network maps all patches to nearly the same token.
+
+    Args:
+        config: the network.
+        seed: of the generator; the global random state is neither used nor changed.
+
+    Returns:
+        The network on the CPU, trainable.
+    """
+    with torch.device("meta"):  # so that no constructor draws from the global generator
+        net = ViT(config)
+    net = net.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    bound = (3 * config.patch**2) ** -0.5  # torch's default for a convolution, which DINO keeps
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if name.startswith("patch_embed."):
+                value.uniform_(-bound, bound, generator=generator)
+            elif name.endswith(("bias", "gamma")) or "norm" in name:
+                value.fill_(0.0 if name.endswith("bias") else 1.0)
+            else:
+                nn.init.trunc_normal_(value, std=0.02, generator=generator)
+    return net
