@@ -1,0 +1,35 @@
+"""One paper per file; a method is found by its name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from zerolabel.errors import unknown_name
+
+if TYPE_CHECKING:
+    from zerolabel.methods.base import Method
+
+METHODS = {
+    "datus": "zerolabel.methods.datus:Datus",
+    "kmeans": "zerolabel.methods.kmeans:KMeans",
+}
+
+
+def find(name: str) -> type[Method]:
+    """Return the class of a method.
+
+    Args:
+        name: a key of `METHODS`.
+
+    Returns:
+        The class, imported now.
+
+    Raises:
+        UsageError: the name is unknown; near names are listed.
+    """
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    module, _, attribute = METHODS[name].partition(":")
+    method: type[Method] = getattr(import_module(module), attribute)
+    return method

@@ -1,0 +1,156 @@
+"""What every method is: settings, fit on a data set, evidence for one batch.
+
+Shapes: `K` categories, `h w` patch grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zerolabel.backbones import Backbone
+from zerolabel.errors import UsageError, unknown_name
+from zerolabel.store import Store
+from zerolabel.types import Sample
+
+BATCH = (
+    16  # images per forward; batches are cut from the sorted list, so a resumed job repeats them
+)
+ENOUGH = 50_000  # vectors that k-means sees; beyond it a fixed share of every image is drawn
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a method found in one image, before refinement.
+
+    Attributes:
+        scores: float32 (K, h, w), higher is more likely; the argmax is the category of a patch.
+        typical: float32 (K,), similarity of the image's most typical part to each category's
+            centroid; -1 where the category does not occur.
+        covered: bool (h, w), False where a protocol leaves patches without a category; or None.
+    """
+
+    scores: Tensor
+    typical: Tensor
+    covered: Tensor | None = None
+
+
+class Method(ABC):
+    """A method with its settings and its backbone; `fit` it, then ask for evidence."""
+
+    name: ClassVar[str]
+    PRESETS: ClassVar[Mapping[str, Any]]
+
+    def __init__(self, config: Any, backbone: Backbone) -> None:
+        self.config = config
+        self.backbone = backbone
+        self.notes: list[str] = []  # where the backbone forced another way than the paper's
+        self.curve: dict[int, float] = {}  # score of every k tried, if k was chosen
+        self.arrays: dict[str, Tensor] = {}  # what fit found; saved with the model
+
+    @abstractmethod
+    def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
+        """Find the categories of a data set, keeping finished stages in the store.
+
+        Args:
+            samples: sorted by id.
+            store: where stages are kept.
+
+        Raises:
+            DataError: no image could be read.
+            UsageError: the settings do not fit the data or the backbone.
+        """
+
+    @abstractmethod
+    def evidence(
+        self, samples: Sequence[Sample], *, store: Store
+    ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
+        """Find the evidence for every category in a batch of images.
+
+        Args:
+            samples: one batch, not necessarily of the data set that was fitted.
+            store: stages that `fit` has done on the same batch are not redone.
+
+        Returns:
+            Sample and evidence for all that could be read, and id -> reason for the others.
+        """
+
+    @property
+    def k(self) -> int:
+        """Number of categories K, once fitted."""
+        return len(self.arrays["centroids"])
+
+
+def configure(presets: Mapping[str, C], preset: str, changes: Mapping[str, Any]) -> C:
+    """Build a method's settings from a preset and what the user changed.
+
+    Args:
+        presets: the method's presets by name.
+        preset: which one to start from.
+        changes: field -> value; strings are parsed to the field's type, None is left out.
+
+    Returns:
+        The settings.
+
+    Raises:
+        UsageError: an unknown preset or field, or a value of another type.
+    """
+    if preset not in presets:
+        raise unknown_name("preset", preset, presets)
+    start = presets[preset]
+    known = {field.name: field.type for field in dataclasses.fields(start)}  # type: ignore[arg-type]
+    values = {}
+    for name, value in changes.items():
+        if value is None:
+            continue
+        if name not in known:
+            raise unknown_name("setting", name, known)
+        values[name] = _parse(name, value, str(known[name]))
+    return dataclasses.replace(start, **values)  # type: ignore[type-var]
+
+
+def sample_rows(x: Tensor, count: int, *, seed: int) -> Tensor:
+    """Draw at most `count` rows without replacement, in their order."""
+    if len(x) <= count:
+        return x
+    chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(x))[:count])
+    return x[chosen.sort().values]
+
+
+def _parse(name: str, value: Any, kind: str) -> Any:
+    """Turn a value as typed by a user into the type of its field."""
+    try:
+        if kind == "bool":
+            return _truth(value)
+        if kind == "int | str":
+            return value if isinstance(value, int) or not str(value).isdigit() else int(value)
+        if kind.startswith("tuple[int, int]"):
+            return _pair(value)
+        return {"int": int, "float": float, "str": str}[kind](value)
+    except (ValueError, TypeError):
+        raise UsageError(f"{name} must be of type {kind}, got {value!r}.") from None
+
+
+def _truth(value: Any) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if str(value).lower() not in words:
+        raise ValueError
+    return words[str(value).lower()]
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """One number for a square, or "rowsxcols"."""
+    if isinstance(value, str):
+        value = [int(part) for part in value.lower().split("x")]
+    numbers = [value, value] if isinstance(value, int) else list(value) * (2 // len(value))
+    rows, cols = numbers
+    return int(rows), int(cols)

@@ -1,0 +1,79 @@
+"""k-means on patch tokens: the honest floor that every other method must beat.
+
+Encode, then categorise; no regions.
+Shapes: `B` images, `h w` patch grid, `D` channels, `K` categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from zerolabel.errors import DataError
+from zerolabel.methods.base import BATCH, ENOUGH, Evidence, Method, sample_rows
+from zerolabel.stages import encode
+from zerolabel.stages.categorise import Categorise, categorise
+from zerolabel.store import Store
+from zerolabel.types import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Categorise):
+    """Settings of the floor.
+
+    Attributes:
+        size: (H, W) in pixels to which every image is squashed before encoding.
+        sharpness: of the softmax over cosine similarities; larger gives harder borders.
+        refine: see stages/refine.py.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    sharpness: float = 20.0
+    refine: str = "guided"
+
+
+PRESETS = {"default": Config(), "protocol": Config(refine="bilinear")}
+
+
+class KMeans(Method):
+    """Cosine k-means on the patch tokens of all images."""
+
+    name = "kmeans"
+    PRESETS = PRESETS
+    config: Config
+
+    def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
+        """See `Method.fit`."""
+        c = self.config
+        encode.learn(self.backbone, samples, size=c.size, seed=c.seed, store=store)
+        share = max(1, ENOUGH // len(samples))  # patches per image
+        drawn = []
+        for i, batch in store.track("encode", samples, BATCH):
+            tokens, _, _ = encode.tokens(self.backbone, batch, size=c.size, store=store)
+            for j, image in enumerate(tokens):
+                rows = sample_rows(image.flatten(0, 1), share, seed=c.seed + i * BATCH + j)
+                drawn.append(F.normalize(rows, dim=1))
+        if not drawn:
+            raise DataError("None of the images could be read; failures.json lists the reasons.")
+        found = categorise(torch.cat(drawn), c)
+        self.arrays, self.curve = {"centroids": found.centroids}, found.curve
+
+    def evidence(
+        self, samples: Sequence[Sample], *, store: Store
+    ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
+        """See `Method.evidence`; scores are a softmax over cosine similarities."""
+        size = self.config.size
+        tokens, kept, failures = encode.tokens(self.backbone, samples, size=size, store=store)
+        centroids = F.normalize(self.arrays["centroids"], dim=1)
+        similarity = F.normalize(tokens, dim=-1) @ centroids.T  # (B, h, w, K)
+        scores = (similarity * self.config.sharpness).softmax(-1).permute(0, 3, 1, 2)
+        winners = similarity.argmax(-1, keepdim=True)
+        own = torch.full_like(similarity, -1).scatter_(
+            -1, winners, similarity.max(-1).values[..., None]
+        )
+        typical = own.flatten(1, 2).amax(1)  # (B, K)
+        pairs = zip(kept, scores, typical, strict=True)
+        return [(sample, Evidence(s, t)) for sample, s, t in pairs], failures

@@ -1,0 +1,82 @@
+"""The verb categorise: one category id per vector, across all images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zerolabel.errors import UsageError, unknown_name
+from zerolabel.ops.cluster import choose_k, kmeans
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorise:
+    """Options of the verb.
+
+    Attributes:
+        categorise: "kmeans".
+        k: number of categories, or "auto" to choose it from the data.
+        init: how k-means starts; the paper's review found k-means++ best, its code used "random".
+        restarts: independent starts of k-means; the best is kept.
+        seed: fixes every draw.
+    """
+
+    categorise: str = "kmeans"
+    k: int | str = "auto"
+    init: str = "k-means++"
+    restarts: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Categories:
+    """What the verb found.
+
+    Attributes:
+        centroids: float32 (K, D).
+        curve: score of every k that was tried, by k; empty if k was given.
+    """
+
+    centroids: Tensor
+    curve: dict[int, float]
+
+
+def categorise(vectors: Tensor, options: Categorise) -> Categories:
+    """Find the categories of a data set.
+
+    Args:
+        vectors: float32 (N, D), L2-normalised.
+        options: which function, and its settings.
+
+    Returns:
+        One centroid per category.
+
+    Raises:
+        UsageError: the name is unknown, or k does not fit the number of vectors.
+    """
+    if options.categorise not in CATEGORISE:
+        raise unknown_name("categorise stage", options.categorise, CATEGORISE)
+    k = options.k
+    curve: dict[int, float] = {}
+    if k == "auto":
+        k, curve = choose_k(vectors, seed=options.seed)
+    if not isinstance(k, int):
+        raise UsageError(f"k must be 'auto' or a whole number, got {k!r}.")
+    if k > len(vectors):
+        raise UsageError(
+            f"{k} categories were asked for, but only {len(vectors)} regions were found. "
+            "Give more images, a smaller --k, or --k auto."
+        )
+    return Categories(CATEGORISE[options.categorise](vectors, k, options), curve)
+
+
+def by_kmeans(vectors: Tensor, k: int, options: Categorise) -> Tensor:
+    """k-means over the whole data set (DatUS2, section III.D), the largest cluster first."""
+    found = kmeans(vectors, k, seed=options.seed, restarts=options.restarts, init=options.init)
+    counts = found.labels.bincount(minlength=k)
+    return found.centroids[counts.argsort(descending=True, stable=True)]
+
+
+CATEGORISE: dict[str, Callable[[Tensor, int, Categorise], Tensor]] = {"kmeans": by_kmeans}

@@ -1,0 +1,192 @@
+"""The verb describe: one vector per region.
+
+Shapes: `B` images, `R` regions of one image, `h w` patch grid, `D` channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zerolabel.backbones import Backbone, require
+from zerolabel.errors import UsageError, unknown_name
+from zerolabel.ops.regions import boxes
+from zerolabel.ops.resize import resize
+from zerolabel.types import RegionMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Describe:
+    """Options of the verb.
+
+    Attributes:
+        describe: "crop-cls" (CLS token of the cut-out region) or "pool" (mean patch feature).
+        fill: what replaces pixels outside the region: "black" (DatUS2's code), "mean" (zero after
+            normalisation) or "none" (they stay).
+        crop_fit: how a crop becomes square: "centercrop" (short side to `crop_resize`, then the
+            middle; DatUS2's code), "pad" (whole crop on a square of the fill) or "stretch".
+        crop_resize, crop_size: pixels before and after the centre crop.
+        crop_batch: crops per forward.
+    """
+
+    describe: str = "crop-cls"
+    fill: str = "black"
+    crop_fit: str = "centercrop"
+    crop_resize: int = 256
+    crop_size: int = 224
+    crop_batch: int = 16
+
+
+def pool(features: Tensor, regions: RegionMap) -> Tensor:
+    """Average the patch features of every region, noise included.
+
+    Args:
+        features: float32 (h, w, D).
+        regions: regions of the same grid.
+
+    Returns:
+        float32 (R, D), not normalised.
+    """
+    ids = torch.from_numpy(regions.ids).to(features.device).long().flatten()
+    sums = features.new_zeros(regions.count, features.shape[-1])
+    sums.index_add_(0, ids, features.flatten(0, 1))
+    return sums / torch.bincount(ids, minlength=regions.count)[:, None]
+
+
+def describe(
+    images: Tensor,
+    regions: Sequence[RegionMap],
+    pooled: Sequence[Tensor],
+    backbone: Backbone,
+    options: Describe,
+) -> Tensor:
+    """Describe the valid regions of a batch.
+
+    Args:
+        images: uint8 (B, 3, H, W), the images whose patches were grouped.
+        regions: one region map per image.
+        pooled: mean patch features of the regions of each image, float32 (R, D).
+        backbone: encodes crops.
+        options: which function, and its settings.
+
+    Returns:
+        float32 (sum of valid regions over the batch, D), L2-normalised, in image order.
+
+    Raises:
+        UsageError: an unknown name, or a backbone that lacks what the function needs.
+    """
+    if options.describe not in DESCRIBE:
+        raise unknown_name("describe stage", options.describe, DESCRIBE)
+    vectors = DESCRIBE[options.describe](images, regions, pooled, backbone, options)
+    return F.normalize(vectors, dim=1)
+
+
+def by_pooling(
+    images: Tensor,
+    regions: Sequence[RegionMap],
+    pooled: Sequence[Tensor],
+    backbone: Backbone,
+    options: Describe,
+) -> Tensor:
+    """Mean patch feature of each valid region (masked pooling)."""
+    pairs = zip(pooled, regions, strict=True)
+    return torch.cat([vectors[torch.from_numpy(r.valid)].cpu() for vectors, r in pairs])
+
+
+def by_crop(
+    images: Tensor,
+    regions: Sequence[RegionMap],
+    pooled: Sequence[Tensor],
+    backbone: Backbone,
+    options: Describe,
+) -> Tensor:
+    """CLS token of each valid region, cut out of its image (DatUS2, section III.D)."""
+    require(backbone, "cls")
+    crops = [
+        crop
+        for image, r in zip(images, regions, strict=True)
+        for crop in cut_out(image, r, options)
+    ]
+    parts = [
+        backbone.encode(torch.stack(crops[i : i + options.crop_batch]), want={"cls"}).cls
+        for i in range(0, len(crops), options.crop_batch)
+    ]
+    return torch.cat([part.cpu() for part in parts if part is not None])
+
+
+def cut_out(image: Tensor, regions: RegionMap, options: Describe) -> list[Tensor]:
+    """Cut every valid region out of one image, patch-aligned.
+
+    Args:
+        image: uint8 (3, H, W).
+        regions: regions on its patch grid.
+        options: fill and fit.
+
+    Returns:
+        One uint8 (3, crop_size, crop_size) per valid region.
+    """
+    h, w = regions.ids.shape
+    ph, pw = image.shape[1] // h, image.shape[2] // w  # pixels per patch
+    ids = torch.from_numpy(regions.ids).to(image.device)
+    crops = []
+    for region, (top, left, bottom, right) in enumerate(boxes(regions.ids)):
+        if not regions.valid[region]:
+            continue
+        crop = image[:, top * ph : bottom * ph, left * pw : right * pw]
+        inside = ids[top:bottom, left:right] == region
+        mask = inside.repeat_interleave(ph, 0).repeat_interleave(pw, 1)
+        crops.append(_square(_fill(crop, mask, options.fill), options))
+    return crops
+
+
+def _fill(crop: Tensor, mask: Tensor, fill: str) -> Tensor:
+    """Replace what is outside the region."""
+    if fill == "none":
+        return crop
+    return torch.where(mask, crop, _fill_colour(crop, fill))
+
+
+def _fill_colour(crop: Tensor, fill: str) -> Tensor:
+    """The fill as a colour (3, 1, 1); "mean" is ImageNet's, zero after normalisation."""
+    colours = {"black": (0, 0, 0), "none": (0, 0, 0), "mean": (124, 116, 104)}
+    if fill not in colours:
+        raise UsageError(f"fill must be 'black', 'mean' or 'none', got {fill!r}.")
+    return torch.tensor(colours[fill], dtype=crop.dtype, device=crop.device)[:, None, None]
+
+
+def _square(crop: Tensor, options: Describe) -> Tensor:
+    """Bring a crop to (3, crop_size, crop_size)."""
+    size, (H, W) = options.crop_size, crop.shape[1:]
+    if options.crop_fit == "stretch":
+        return resize(crop[None], (size, size))[0]
+    if options.crop_fit == "pad":
+        side = max(H, W)
+        square = _fill_colour(crop, options.fill).repeat(1, side, side)
+        top, left = (side - H) // 2, (side - W) // 2
+        square[:, top : top + H, left : left + W] = crop
+        return resize(square[None], (size, size))[0]
+    if options.crop_fit != "centercrop":
+        raise UsageError(
+            f"crop_fit must be 'centercrop', 'pad' or 'stretch', got {options.crop_fit!r}."
+        )
+    scale = options.crop_resize / min(H, W)
+    # Only what the centre crop keeps is resized: the middle square of crop_size pixels.
+    return resize(_middle(crop, size / scale)[None], (size, size))[0]
+
+
+def _middle(crop: Tensor, side: float) -> Tensor:
+    """The centred square of at most `side` pixels, which the centre crop keeps."""
+    _, H, W = crop.shape
+    rows, cols = min(H, max(1, round(side))), min(W, max(1, round(side)))
+    top, left = (H - rows) // 2, (W - cols) // 2
+    return crop[:, top : top + rows, left : left + cols]
+
+
+DESCRIBE: dict[
+    str,
+    Callable[[Tensor, Sequence[RegionMap], Sequence[Tensor], Backbone, Describe], Tensor],
+] = {"crop-cls": by_crop, "pool": by_pooling}

@@ -1,0 +1,74 @@
+"""The verb refine: from scores on the patch grid to a label map at the size of the photo.
+
+Similarities are upsampled, never ids. Shapes: `K` categories, `h w` patch grid, `H W` pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zerolabel.data.transforms import to_tensor
+from zerolabel.errors import unknown_name
+from zerolabel.ops.resize import guided_argmax, upsample
+from zerolabel.types import IGNORE, Image, LabelMap
+
+
+def refine(scores: Tensor, image: Image, *, name: str, covered: Tensor | None = None) -> LabelMap:
+    """Decide the category of every pixel.
+
+    Args:
+        scores: float32 (K, h, w); only categories that win somewhere on the grid take part.
+        image: uint8 (H, W, 3), the photo.
+        name: "guided" (follows the photo's edges), "bilinear", or "nearest" (whole patches, as
+            DatUS2 paints its initial masks).
+        covered: bool (h, w), False where no category was found; those patches become `IGNORE`.
+
+    Returns:
+        (H, W), uint8 up to 255 categories, else uint16.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if name not in REFINE:
+        raise unknown_name("refine stage", name, REFINE)
+    present = torch.unique(scores.flatten(1).argmax(0))
+    best = present[REFINE[name](scores[present].cpu(), to_tensor(image))]
+    wide = len(scores) > IGNORE
+    label_map: LabelMap = best.numpy().astype(np.uint16 if wide else np.uint8)
+    if covered is not None:
+        hidden = ~_nearest(covered[None].float(), image.shape[:2])[0].bool().numpy()
+        label_map[hidden] = np.iinfo(label_map.dtype).max
+    return label_map
+
+
+def guided(scores: Tensor, image: Tensor) -> Tensor:
+    """Follow the photo's edges within about a patch (fast guided filter)."""
+    patch = max(image.shape[1] / scores.shape[1], image.shape[2] / scores.shape[2])
+    return guided_argmax(scores, image, radius=max(2, round(patch)))
+
+
+def bilinear(scores: Tensor, image: Tensor) -> Tensor:
+    """Interpolate the scores, then decide."""
+    return upsample(scores, (image.shape[1], image.shape[2])).argmax(0)
+
+
+def nearest(scores: Tensor, image: Tensor) -> Tensor:
+    """Decide per patch."""
+    winners = scores.argmax(0, keepdim=True).float()
+    return _nearest(winners, (image.shape[1], image.shape[2]))[0].long()
+
+
+def _nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x[None], size=size, mode="nearest-exact")[0]
+
+
+REFINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "guided": guided,
+    "bilinear": bilinear,
+    "nearest": nearest,
+}
