@@ -1,3 +1,21 @@
-"""Zerolabel: semantic segmentation with zero labels."""
+"""Zerolabel: semantic segmentation with zero labels.
+
+The public names are imported when they are used, so that `import zerolabel` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["evaluate", "fit", "list_backbones", "list_methods", "load", "segment"]
+
+if TYPE_CHECKING:
+    from zerolabel.api import evaluate, fit, list_backbones, list_methods, load, segment
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("zerolabel.api"), name)
+    raise AttributeError(f"module 'zerolabel' has no attribute {name!r}")

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -23,9 +26,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from zerolabel.errors import StoreError
+from zerolabel.errors import StoreError, UsageError
 
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
+Progress = Callable[[str, int, int], None]  # (work, items done, items in all)
+FOREIGN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,43 @@ class Stage:
 class Store:
     """A run directory, or a place in memory when no path is given."""
 
-    def __init__(self, root: str | Path | None = None) -> None:
+    def __init__(self, root: str | Path | None = None, *, report: Progress | None = None) -> None:
+        """Open a place; nothing is created yet.
+
+        Args:
+            root: the run directory; None keeps results in memory.
+            report: called with (work, items done, items in all) as work goes on.
+        """
         self.root = Path(root) if root is not None else None
+        self.seconds: dict[str, float] = {}
+        self.computed: list[str] = []  # stages that were not done before, in their order
+        self.report = report or (lambda work, done, total: None)
         self._memory: dict[str, Stage] = {}
+
+    @property
+    def directory(self) -> Path:
+        """The run directory, where there must be one."""
+        if self.root is None:
+            raise UsageError("A run needs a directory: give out.")
+        return self.root
+
+    def track(self, work: str, items: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]:
+        """Cut items into batches, reporting progress and adding up the time they take.
+
+        Args:
+            work: what is done, e.g. "masks"; the key in `seconds`.
+            items: in the order that decides the batches, so that a resumed job cuts the same ones.
+            size: items per batch.
+
+        Yields:
+            The batch's number and its items.
+        """
+        self.report(work, 0, len(items))
+        for start in range(0, len(items), size):
+            began = time.perf_counter()
+            yield start // size, items[start : start + size]
+            self.seconds[work] = self.seconds.get(work, 0.0) + time.perf_counter() - began
+            self.report(work, min(start + size, len(items)), len(items))
 
     def stage(self, name: str, fn: Callable[[], Stage]) -> Stage:
         """Return the result of a stage, computing it only if it is not on disk yet.
@@ -59,19 +100,34 @@ class Store:
             The stage's result.
 
         Raises:
-            StoreError: the result cannot be written or a finished one cannot be read.
+            StoreError: the result cannot be written.
         """
+        done = self.peek(name)
+        if done is not None:
+            return done
+        found = fn()
+        self.computed.append(name)
         if self.root is None:
-            if name not in self._memory:
-                self._memory[name] = fn()
-            return self._memory[name]
-        path = self.root / "cache" / f"{name}.safetensors"
+            self._memory[name] = found
+            return found
+        arrays = {key: np.ascontiguousarray(value) for key, value in found.arrays.items()}
+        info = json.dumps(found.info, sort_keys=True)
+        path = self._path(name)
+        write_bytes(path, save(arrays, metadata={"info": info}))
+        return read_stage(path)  # as a resumed job will see it
+
+    def peek(self, name: str) -> Stage | None:
+        """Return the result of a stage if it is done; a damaged one counts as not done."""
+        if self.root is None:
+            return self._memory.get(name)
+        path = self._path(name)
         if not path.exists():
-            done = fn()
-            arrays = {key: np.ascontiguousarray(value) for key, value in done.arrays.items()}
-            info = json.dumps(done.info, sort_keys=True)
-            write_bytes(path, save(arrays, metadata={"info": info}))
-        return read_stage(path)
+            return None
+        try:
+            return read_stage(path)
+        except StoreError as error:
+            log.warning("%s; doing that part again.", error)
+            return None
 
     def forget(self, name: str) -> None:
         """Drop a finished stage and everything below it, e.g. results that nobody reads again."""
@@ -80,7 +136,8 @@ class Store:
                 del self._memory[key]
             return
         shutil.rmtree(self.root / "cache" / name, ignore_errors=True)
-        (self.root / "cache" / f"{name}.safetensors").unlink(missing_ok=True)
+        with _explained(self.root):
+            self._path(name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -92,19 +149,27 @@ class Store:
         if self.root is None:
             yield
             return
-        guard = FileLock(self.root / ".lock")
         with _explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
+            guard = FileLock(self.root / ".lock")
             try:
                 guard.acquire(timeout=0)
             except Timeout:
                 raise StoreError(
                     f"Another job is working in {self.root}. Wait for it, or choose another --out."
                 ) from None
+            except NotImplementedError:  # what older versions of filelock say
+                raise StoreError(
+                    f"The file system of {self.root} has no locks. Choose an --out on another."
+                ) from None
         try:
             yield
         finally:
             guard.release()
+
+    def _path(self, name: str) -> Path:
+        """The file of a stage."""
+        return self.directory / "cache" / f"{name}.safetensors"
 
 
 def read_stage(path: Path) -> Stage:
@@ -124,9 +189,7 @@ def read_stage(path: Path) -> Stage:
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a dict
             info = json.loads((file.metadata() or {}).get("info", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise StoreError(
-            f"{path} is damaged ({error}). Delete this file and run the same command again."
-        ) from None
+        raise StoreError(f"{path} is damaged ({error})") from None
     return Stage(arrays, info)
 
 
@@ -140,23 +203,45 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StoreError: no space, no permission, or any other failure of the disk.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open_whole(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def open_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that gets its name only when it is complete.
+
+    Args:
+        path: final name; missing folders are made.
+
+    Yields:
+        A binary file; on any exception in the body nothing of it is left.
+
+    Raises:
+        StoreError: no space, no permission, or any other failure of the disk.
+    """
+    # Short, so that the longest legal name has room for it; hidden, so no job takes it for data;
+    # a function of the name, so that a resumed job overwrites what a killed one left.
+    temporary = path.with_name(f".{zlib.crc32(path.name.encode(errors='replace')):08x}.tmp")
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     """Write a JSON file whole or not at all, indented, keys in the given order."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # File names that are no UTF-8 come as lone surrogates; JSON's own escape holds them.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path) -> Any:
@@ -180,4 +265,5 @@ def _explained(path: Path) -> Iterator[None]:
                 f"The disk is full: {path} could not be written and nothing half-written was left. "
                 "Free some space and run the same command again; finished work is kept."
             ) from None
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
+        hint = " Choose another folder." if error.errno in FOREIGN else ""
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}.{hint}") from None

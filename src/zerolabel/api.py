@@ -1,0 +1,135 @@
+"""The Python API: the jobs with plain keyword arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zerolabel.backbones.registry import BACKBONES
+from zerolabel.jobs.evaluate import evaluate
+from zerolabel.jobs.finish import Run
+from zerolabel.jobs.fit import Options
+from zerolabel.jobs.fit import fit as fit_job
+from zerolabel.jobs.model import Model, load
+from zerolabel.jobs.segment import segment as segment_job
+from zerolabel.methods import METHODS
+
+__all__ = ["Model", "Run", "evaluate", "fit", "list_backbones", "list_methods", "load", "segment"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def segment(
+    data: str | Path,
+    out: str | Path,
+    *,
+    method: str = "datus",
+    k: int | str = "auto",
+    preset: str = "default",
+    backbone: str = "filterbank",
+    weights: str | Path | None = None,
+    device: str = "auto",
+    split: str | None = None,
+    overlays: bool = True,
+    report: bool = True,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Segment a folder of images into categories that hold across all of them.
+
+    Args:
+        data: a folder of images at any depth, one image file, or a data set in a known layout.
+        out: the run directory: masks, overlays, categories, report, model.
+        method: a name of `list_methods()`.
+        k: number of categories, or "auto".
+        preset: the method's published or default settings by name.
+        backbone: a name of `list_backbones()`.
+        weights: a weights file for the backbone.
+        device: "auto", "cpu", "cuda" or "mps".
+        split: of a data set in a known layout.
+        overlays: whether to draw overlays.
+        report: whether to write the report.
+        progress: called with (work, items done, items in all).
+        **settings: fields of the method's Config, e.g. `seed=1`.
+
+    Returns:
+        The run, with its path and categories.
+
+    Raises:
+        ZerolabelError: anything that a user can mend; it says how.
+    """
+    options = _options(method, k, preset, backbone, weights, device, split, settings)
+    return segment_job(
+        data, out, options=options, overlays=overlays, report=report, progress=progress
+    )
+
+
+def fit(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    method: str = "datus",
+    k: int | str = "auto",
+    preset: str = "default",
+    backbone: str = "filterbank",
+    weights: str | Path | None = None,
+    device: str = "auto",
+    split: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Model:
+    """Find categories in a folder of images, to predict with later.
+
+    Args:
+        data: as in `segment`.
+        out: folder to keep the model and finished work in; None keeps everything in memory.
+        method: as in `segment`, and so the arguments after it.
+        k: number of categories, or "auto".
+        preset: settings by name.
+        backbone: a name of `list_backbones()`.
+        weights: a weights file for the backbone.
+        device: "auto", "cpu", "cuda" or "mps".
+        split: of a data set in a known layout.
+        progress: called with (work, items done, items in all).
+        **settings: fields of the method's Config.
+
+    Returns:
+        The model: `predict(image)`, `predict_files(path)`, `save(folder)`.
+
+    Raises:
+        ZerolabelError: anything that a user can mend; it says how.
+    """
+    options = _options(method, k, preset, backbone, weights, device, split, settings)
+    return fit_job(data, out, options=options, progress=progress)
+
+
+def list_methods() -> list[str]:
+    """Names of the methods."""
+    return sorted(METHODS)
+
+
+def list_backbones() -> list[str]:
+    """Names of the backbones."""
+    return list(BACKBONES)
+
+
+def _options(
+    method: str,
+    k: int | str,
+    preset: str,
+    backbone: str,
+    weights: str | Path | None,
+    device: str,
+    split: str | None,
+    settings: dict[str, Any],
+) -> Options:
+    return Options(
+        method=method,
+        preset=preset,
+        backbone=backbone,
+        weights=None if weights is None else str(weights),
+        device=device,
+        split=split,
+        settings={"k": k, **settings},
+    )

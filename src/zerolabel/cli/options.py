@@ -1,0 +1,264 @@
+"""What several commands share: their options, progress bars and the closing lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from zerolabel.errors import UsageError
+from zerolabel.methods import METHODS
+
+if TYPE_CHECKING:
+    from zerolabel.jobs.finish import Run
+    from zerolabel.jobs.fit import Options
+
+SHOWN = 5  # failures that are printed
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class K(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on only
+    """A number of categories, or "auto"."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        """Parse it; anything else is wrong usage."""
+        if value == "auto":
+            return "auto"
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"expected auto or a whole number from 1 on, found {value!r}.", param, ctx)
+        return int(value)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """Pixels: one number for a square, or rows and columns."""
+
+    name = "N|HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Parse it; anything else is wrong usage."""
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"expected pixels such as 224 or 224x320, found {value!r}.", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
+FIT = (
+    click.option(
+        "--method", default="datus", show_default=True, help=f"One of {', '.join(METHODS)}."
+    ),
+    click.option("--k", type=K(), help="Number of categories, or auto.  [default: auto]"),
+    click.option(
+        "--preset",
+        default="default",
+        show_default=True,
+        help="default, protocol (no photo-guided refinement), paper, paper-code.",
+    ),
+    click.option(
+        "--backbone",
+        default="filterbank",
+        show_default=True,
+        help="filterbank needs no weights; `zerolabel models` lists all.",
+    ),
+    click.option("--discover", metavar="NAME", help="louvain or kmeans.  [region methods]"),
+    click.option("--describe", metavar="NAME", help="crop-cls or pool.  [region methods]"),
+    click.option("--categorise", metavar="NAME", help="kmeans."),
+    click.option(
+        "--refine", metavar="NAME", help="guided, bilinear or nearest.  [default: guided]"
+    ),
+    click.option("--seed", type=int, help="Fixes every random draw.  [default: 0]"),
+    click.option("--size", type=Size(), help="Pixels to encode at.  [default: 224]"),
+    click.option(
+        "--set",
+        "changes",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Any other setting of the method; repeatable.",
+    ),
+    click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="YAML file of settings; --set and the options above win.",
+    ),
+)
+DATA = (
+    click.option("--split", help="Split of a data set in a known layout, e.g. val."),
+    click.option(
+        "--weights",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Weights file of the backbone.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+)
+OUT = click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The run directory, made if missing; run again to go on with an interrupted job.",
+)
+OUTPUT = (
+    click.option(
+        "--overlays/--no-overlays",
+        default=True,
+        show_default=True,
+        help="Photos with the colours of the categories over them.",
+    ),
+    click.option(
+        "--report/--no-report",
+        default=True,
+        show_default=True,
+        help="A page to open in a browser.",
+    ),
+)
+
+
+def options(*groups: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    """Add groups of options to a command, in their order."""
+
+    def add(command: F) -> F:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return add
+
+
+def build_options(asked: dict[str, Any]) -> Options:
+    """Turn the options of a command into what the job takes.
+
+    Args:
+        asked: values by option name; those that are no job options are settings of the method.
+
+    Returns:
+        The job's options.
+
+    Raises:
+        UsageError: a setting or a YAML file that cannot be understood.
+    """
+    from zerolabel.jobs.fit import Options
+
+    settings = _read_settings(asked.pop("config"))
+    settings |= dict(_pair(text) for text in asked.pop("changes"))
+    names = ("method", "preset", "backbone", "weights", "device", "split")
+    chosen = {name: asked.pop(name) for name in names}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return Options(**chosen, settings=settings | given)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar per stage with rate and time left, or one line where nobody watches."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from tqdm import tqdm
+
+    bars: dict[str, Any] = {}
+
+    def report(work: str, done: int, total: int) -> None:
+        if work not in bars:
+            bars[work] = tqdm(
+                total=total, desc=work, unit="img", mininterval=0.1, dynamic_ncols=True
+            )
+        bars[work].update(done - bars[work].n)
+        if done >= total:
+            bars.pop(work).close()
+
+    try:
+        yield report
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+class _Lines:
+    """One line per stage, when it is done."""
+
+    def __init__(self) -> None:
+        self.began: dict[str, float] = {}
+
+    def __call__(self, work: str, done: int, total: int) -> None:
+        began = self.began.setdefault(work, time.perf_counter())
+        if done >= total:
+            seconds = time.perf_counter() - self.began.pop(work, began)
+            click.echo(f"{work}: {total} images, {seconds:.1f} s", err=True)
+
+
+def announce(run: Run) -> int:
+    """Print what came out of a run.
+
+    Args:
+        run: the finished run.
+
+    Returns:
+        The exit code, see `failed`.
+    """
+    images, k = count(run.images, "image"), count(len(run.categories), "category")
+    click.echo(f"{images} ({run.data}) in {k}")
+    for note in run.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"masks:  {run.path / 'masks'}")
+    if run.report is not None:
+        click.echo(f"report: {run.report}")
+    return failed(run.failures, run.path)
+
+
+def failed(failures: Mapping[str, str], out: Path) -> int:
+    """Print which images could not be read, if any.
+
+    Args:
+        failures: id -> reason.
+        out: the run directory.
+
+    Returns:
+        The exit code: 3 if there are some, else 0.
+    """
+    if not failures:
+        return 0
+    click.echo(f"{count(len(failures), 'image')} could not be read: {out / 'failures.json'}")
+    for name, reason in list(failures.items())[:SHOWN]:
+        click.echo(f"  {name}: {reason}")
+    if len(failures) > SHOWN:
+        click.echo(f"  and {len(failures) - SHOWN} more")
+    return 3
+
+
+def count(number: int, word: str) -> str:
+    """Say how many: "1 image", "4 categories"."""
+    plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{number} {word if number == 1 else plural}"
+
+
+def _read_settings(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is no YAML file of settings: {reason}") from None
+    if found is None:  # an empty file
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise UsageError(f"{path} must hold settings as `name: value` lines, found {found!r}.")
+    return {_field(name): value for name, value in found.items()}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"--set takes NAME=VALUE, e.g. --set minimum=10; found {text!r}.")
+    return _field(name), value.strip()
+
+
+def _field(name: str) -> str:
+    """Turn a name as it is typed into the name of a field."""
+    return name.strip().replace("-", "_")

@@ -1,0 +1,42 @@
+"""The command `zerolabel predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zerolabel.cli.options import DATA, OUT, OUTPUT, announce, options, progress_bars
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("photos", type=click.Path(exists=True, path_type=Path))
+@OUT
+@options(OUTPUT, DATA)
+def predict(
+    model: Path,
+    photos: Path,
+    out: Path,
+    overlays: bool,
+    report: bool,
+    split: str | None,
+    weights: str | None,
+    device: str,
+) -> int:
+    """Segment PHOTOS with the categories of MODEL, a folder that fit or segment wrote."""
+    from zerolabel.jobs.predict import predict as job
+
+    with progress_bars() as progress:
+        run = job(
+            model,
+            photos,
+            out,
+            split=split,
+            weights=weights,
+            device=device,
+            overlays=overlays,
+            report=report,
+            progress=progress,
+        )
+    return announce(run)

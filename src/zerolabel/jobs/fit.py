@@ -1,0 +1,211 @@
+"""Find the categories of a data set and keep them as a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from zerolabel import backbones
+from zerolabel.data.benchmarks import open_dataset
+from zerolabel.data.folder import find_images
+from zerolabel.errors import DataError, ImageError, UsageError
+from zerolabel.jobs.claim import check_place, claim
+from zerolabel.jobs.cost import account
+from zerolabel.jobs.model import LEARNED, Model
+from zerolabel.jobs.render import write_failures
+from zerolabel.jobs.settings import build
+from zerolabel.methods.base import BATCH, Method
+from zerolabel.store import Progress, Stage, Store, write_json
+from zerolabel.types import Sample
+
+FEW = 5  # images below which the choice of k has nothing to stand on
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a job is asked to do, apart from its data.
+
+    Attributes:
+        method: a key of METHODS.
+        preset: a key of the method's PRESETS.
+        backbone: a backbone's name.
+        weights: a weights file, or None.
+        device: "auto", "cpu", "cuda" or "mps".
+        split: of a data set in a known layout, or None.
+        settings: fields of the method's Config to change.
+    """
+
+    method: str = "datus"
+    preset: str = "default"
+    backbone: str = "filterbank"
+    weights: str | None = None
+    device: str = "auto"
+    split: str | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def open_samples(data: str | Path, split: str | None) -> tuple[Sequence[Sample], str]:
+    """List the images of a folder, a file, or a data set in a known layout.
+
+    Args:
+        data: where they are.
+        split: of a data set; a plain folder has none.
+
+    Returns:
+        The samples sorted by id, and what they are in words.
+
+    Raises:
+        DataError: nothing is there.
+        UsageError: a split was asked of a plain folder.
+    """
+    path = Path(data)
+    dataset = open_dataset(path, split=split) if path.is_dir() else None
+    if dataset is not None:
+        return dataset.samples, f"{dataset.name}, split {dataset.split}"
+    if split is not None:
+        raise UsageError(
+            f"--split {split} needs a data set in a known layout (VOC 2012, CamVid, or images/ "
+            f"beside masks/), but {path} is a plain {'folder' if path.is_dir() else 'file'}. "
+            "Leave --split out."
+        )
+    return find_images(path), "a folder" if path.is_dir() else "one file"
+
+
+def prepare(options: Options) -> Method:
+    """Load the backbone and make the method, so that wrong options fail before any work is done.
+
+    Args:
+        options: what the job is asked to do.
+
+    Returns:
+        The method, not fitted yet.
+
+    Raises:
+        UsageError: an unknown name or a setting that cannot be.
+        WeightsError: weights that are missing or cannot be read.
+    """
+    backbone = backbones.load(options.backbone, weights=options.weights, device=options.device)
+    return build(options.method, backbone, preset=options.preset, settings=options.settings)
+
+
+def fit(
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Find the categories of a data set, and keep them as a model.
+
+    Args:
+        data: a folder of images at any depth, one image file, or a data set in a known layout.
+        out: folder for `model.safetensors` and `model.json`; None keeps the model in memory.
+        options: method, backbone and settings.
+        progress: called with (work, items done, items in all).
+
+    Returns:
+        The model; its `failures` name the images that could not be read.
+
+    Raises:
+        ZerolabelError: anything that a user can mend; it says how.
+    """
+    if out is None:  # finished work lies on disk all the same: memory must not grow with the images
+        with TemporaryDirectory(prefix="zerolabel-") as folder:
+            return fit(data, folder, options=options, progress=progress)
+    began = time.perf_counter()
+    options = options or Options()
+    check_place(data, out)
+    samples, _ = open_samples(data, options.split)
+    method = prepare(options)
+    store = Store(out, report=progress)
+    with store.lock():
+        model = fit_in(store, samples, method)
+        model.failures = _failures(method, samples, store)
+        write_failures(Path(out), model.failures)
+        model.save(out)
+        images = len(samples) - len(model.failures)
+        run = account(store, model, images=images, failed=len(model.failures), began=began)
+        write_json(store.directory / "run.json", run)
+    return model
+
+
+def fit_in(store: Store, samples: Sequence[Sample], method: Method) -> Model:
+    """Fit a method on samples, or take up what an earlier job on the same store has done.
+
+    Args:
+        store: keeps the stages; its lock must be held.
+        samples: sorted by id.
+        method: from `prepare`; fitted in place.
+
+    Returns:
+        The model.
+
+    Raises:
+        DataError: no image can be read; `failures.json` says why.
+        StoreError: the run directory holds something else or cannot be written.
+        UsageError: the settings do not fit the images.
+    """
+    backbone = method.backbone
+    job = {
+        "method": method.name,
+        "config": dataclasses.asdict(method.config),
+        "backbone": backbone.name,
+        "weights": backbone.digest,
+    }
+    claim(store, job, samples)
+
+    def work() -> Stage:
+        method.fit(samples, store=store)
+        learned = {LEARNED + name: value for name, value in backbone.state().items()}
+        arrays = {name: value.numpy() for name, value in (method.arrays | learned).items()}
+        return Stage(arrays, {"curve": method.curve, "notes": method.notes})
+
+    try:
+        done = store.stage("model", work)
+    except DataError:
+        _explain(samples, store)
+        raise
+    tensors = {name: torch.from_numpy(value) for name, value in done.arrays.items()}
+    learned = {k.removeprefix(LEARNED): v for k, v in tensors.items() if k.startswith(LEARNED)}
+    if learned:
+        backbone.restore(learned)
+    method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
+    method.curve = {int(k): float(score) for k, score in done.info["curve"].items()}
+    method.notes = [*done.info["notes"], *_guess(method, len(samples))]
+    return Model(method)
+
+
+def _guess(method: Method, images: int) -> list[str]:
+    """Say so where the number of categories was chosen from too little."""
+    if images >= FEW or getattr(method.config, "k", None) != "auto":
+        return []
+    few = "one image is" if images == 1 else f"{images} images are"
+    return [f"k = {method.k} is a guess, because {few} too few to choose it from; --k sets it"]
+
+
+def _failures(method: Method, samples: Sequence[Sample], store: Store) -> dict[str, str]:
+    """Collect id -> reason for the images that `fit` could not read, from its finished stages."""
+    failures: dict[str, str] = {}
+    for start in range(0, len(samples), BATCH):
+        failures |= method.evidence(samples[start : start + BATCH], store=store)[1]
+    return failures
+
+
+def _explain(samples: Sequence[Sample], store: Store) -> None:
+    """Write `failures.json` where no image at all could be read."""
+    failures: dict[str, str] = {}
+    for sample in samples:
+        try:
+            sample.load()
+        except ImageError as error:
+            failures[sample.id] = str(error)
+        else:
+            return  # the error was about something else
+    if store.root is not None:
+        write_failures(store.root, failures)

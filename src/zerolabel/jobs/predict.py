@@ -1,0 +1,63 @@
+"""Masks for new images from a model that was fitted before."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from zerolabel.data.folder import file_digest
+from zerolabel.jobs.claim import check_place, claim
+from zerolabel.jobs.finish import Run, finish
+from zerolabel.jobs.fit import open_samples
+from zerolabel.jobs.model import load
+from zerolabel.store import Progress, Store
+
+
+def predict(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    overlays: bool = True,
+    report: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Segment images with the categories of a model.
+
+    Args:
+        model: a folder that `fit` or `segment` wrote.
+        data: a folder of images, one image file, or a data set in a known layout.
+        out: the run directory, made if missing.
+        split: of a data set, or None.
+        weights: the backbone's weights file, if they are not in the cache.
+        device: where the backbone runs.
+        overlays: whether to draw overlays.
+        report: whether to write the report.
+        progress: called with (work, items done, items in all).
+
+    Returns:
+        The run.
+
+    Raises:
+        ZerolabelError: anything that a user can mend; it says how.
+    """
+    began = time.perf_counter()
+    check_place(data, out)
+    samples, words = open_samples(data, split)
+    fitted = load(model, weights=weights, device=device)
+    job = {
+        "model": file_digest(Path(model, "model.json")),  # it names the hash of the tensors
+        "method": fitted.method.name,
+        "config": dataclasses.asdict(fitted.method.config),
+        "backbone": fitted.method.backbone.name,
+    }
+    store = Store(out, report=progress)
+    with store.lock():
+        claim(store, job, samples)
+        return finish(
+            fitted, samples, store=store, words=words, began=began, overlays=overlays, report=report
+        )

@@ -1,0 +1,51 @@
+"""The main job: a folder of images in, masks with shared categories out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from zerolabel.jobs.claim import check_place
+from zerolabel.jobs.finish import Run, finish
+from zerolabel.jobs.fit import Options, fit_in, open_samples, prepare
+from zerolabel.store import Progress, Store
+
+
+def segment(
+    data: str | Path,
+    out: str | Path,
+    *,
+    options: Options | None = None,
+    overlays: bool = True,
+    report: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Find categories that hold across all images, and label every pixel with one.
+
+    Run again after an interruption, it goes on where it stopped and ends with the same masks.
+
+    Args:
+        data: a folder of images at any depth, one image file, or a data set in a known layout.
+        out: the run directory, made if missing.
+        options: method, backbone and settings.
+        overlays: whether to draw overlays.
+        report: whether to write the report.
+        progress: called with (work, items done, items in all).
+
+    Returns:
+        The run.
+
+    Raises:
+        ZerolabelError: anything that a user can mend; it says how.
+    """
+    began = time.perf_counter()
+    options = options or Options()
+    check_place(data, out)
+    samples, words = open_samples(data, options.split)
+    method = prepare(options)
+    store = Store(out, report=progress)
+    with store.lock():
+        model = fit_in(store, samples, method)
+        return finish(
+            model, samples, store=store, words=words, began=began, overlays=overlays, report=report
+        )

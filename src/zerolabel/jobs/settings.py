@@ -1,0 +1,97 @@
+"""A method from its name and settings, checked before any work is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from zerolabel.backbones import Backbone
+from zerolabel.errors import UsageError, unknown_name
+from zerolabel.methods import find
+from zerolabel.methods.base import Method, configure
+from zerolabel.outputs.colours import MAX_COLOURS
+from zerolabel.stages.categorise import CATEGORISE
+from zerolabel.stages.describe import DESCRIBE
+from zerolabel.stages.discover import DISCOVER
+from zerolabel.stages.refine import REFINE
+
+VERBS: dict[str, Mapping[str, Any]] = {
+    "discover": DISCOVER,
+    "describe": DESCRIBE,
+    "categorise": CATEGORISE,
+    "refine": REFINE,
+}
+MOST_SEED = 2**32 - 1
+GRAPH = 1 << 14  # most patches where a graph is built: it has their square in entries
+GRID = 1 << 18  # most patches elsewhere
+
+
+def build(
+    method: str,
+    backbone: Backbone,
+    *,
+    preset: str = "default",
+    settings: Mapping[str, Any] | None = None,
+) -> Method:
+    """Make a method that is not fitted yet.
+
+    Args:
+        method: a key of METHODS.
+        backbone: what encodes.
+        preset: a key of the method's PRESETS.
+        settings: fields of its Config to change.
+
+    Returns:
+        The method.
+
+    Raises:
+        UsageError: an unknown name, or a setting of a wrong type or value.
+    """
+    kind = find(method)
+    config = configure(kind.PRESETS, preset, settings or {})
+    for field in dataclasses.fields(config):
+        _check(field.name, getattr(config, field.name))
+    if hasattr(config, "size"):
+        _check_size(config.size, backbone, graph=hasattr(config, "discover"))
+    return kind(config, backbone)
+
+
+def _check(name: str, value: Any) -> None:
+    """Refuse values that no stage can work with."""
+    if name in VERBS and value not in VERBS[name]:
+        raise unknown_name(f"{name} stage", str(value), VERBS[name])
+    if name == "k":
+        _check_k(value)
+    elif name == "seed":
+        if not 0 <= value <= MOST_SEED:
+            raise UsageError(f"seed must be in 0..{MOST_SEED}, got {value}.")
+    elif isinstance(value, float):
+        if not (value > 0 and math.isfinite(value)):
+            raise UsageError(f"{name} must be above 0, got {value:g}.")
+    elif isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        raise UsageError(f"{name} must be 1 or more, got {value}.")
+
+
+def _check_k(k: Any) -> None:
+    whole = isinstance(k, int) and not isinstance(k, bool)
+    if k != "auto" and not (whole and 1 <= k <= MAX_COLOURS):
+        raise UsageError(f"k must be auto or a whole number in 1..{MAX_COLOURS}, got {k!r}.")
+
+
+def _check_size(size: tuple[int, int], backbone: Backbone, *, graph: bool) -> None:
+    """Refuse sizes without a patch, and those whose memory nobody has."""
+    stride, (H, W) = backbone.stride, size
+    if min(size) < stride:
+        raise UsageError(
+            f"size is {H}x{W}, but {backbone.name} needs at least {stride} pixels a side. "
+            "The default is 224."
+        )
+    most, patches = (GRAPH if graph else GRID), (H // stride) * (W // stride)
+    if patches > most:
+        side = math.isqrt(most) * stride
+        raise UsageError(
+            f"size is {H}x{W}, which makes {patches} patches of {stride} pixels; at most {most} "
+            f"fit in memory. Images of any size are encoded at `size`: give {side} or less."
+        )
