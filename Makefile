@@ -1,0 +1,15 @@
+# Six words. Each is a word of start.py, which makes the environment first; on a machine without
+# make, type `python3 start.py WORD` instead.
+PYTHON ?= python3
+
+.PHONY: setup check test fast docs bench
+
+setup: ## make the environment and install, for use and for development
+check: ## lint, format, types, import directions
+test: ## everything
+fast: ## the tests that take less than two seconds each
+docs: ## every link, command, option and example that the documentation names
+bench: ## speed and memory, as ratios measured in one run
+
+setup check test fast docs bench:
+	@$(PYTHON) start.py $@ $(ARGS)
