@@ -1,13 +1,13 @@
-"""DatUS2 against the backbone forwards it cannot do without: images once, crops once.
+"""DatUS2 against the backbone forwards it cannot do without: every image once, every crop once.
 
-A whole `segment` job (decode, features, graphs, Louvain, crops, k-means, masks on disk; no overlays,
-no report) on 50 VOC photos with ViT-S/16 at 224 px is timed in turns with a replay of exactly its
-`encode` calls, same batches, same inputs. The weights are random (fixed seed), whose tokens are
-nearly identical: raw dot products would give one community, so patch features are centred by the
-mean of their image (`centre=image`, an option of the method) and the resolution is raised. That
-decides how many segments there are, which is stated and must be at least 3 an image.
+A whole `segment` job without overlays and report (decode, features, graphs, Louvain, crops,
+k-means, masks on disk) on 50 VOC photos with ViT-S/16 at 224 px takes turns with a replay of
+exactly its `encode` calls: same batches, same inputs. The weights are random (fixed seed). Their
+tokens are nearly identical, so raw dot products would give one community per image; patch features
+are therefore centred by the mean of their image (`centre=image`, an option of the method). How many
+segments that gives is printed and must be at least 3 an image.
 
-    python benchmarks/datus.py [--rounds N] [--profile]
+Run as `python benchmarks/datus.py [--rounds N] [--profile]`.
 """
 
 from __future__ import annotations
@@ -94,10 +94,8 @@ def main() -> None:
     print("round   job s   forwards s   ratio")
     for i, (a, b) in enumerate(rounds):
         print(f"{i:5d} {a:7.1f} {b:12.1f} {a / b:7.2f}")
-    print(
-        f"fastest of {asked.rounds}: {total:.1f} s / {needed:.1f} s = {total / needed:.2f}", end=""
-    )
-    print(f" (bar {BAR})")
+    ratio = total / needed
+    print(f"fastest of {asked.rounds}: {total:.1f} s / {needed:.1f} s = {ratio:.2f} (bar {BAR})")
 
 
 if __name__ == "__main__":

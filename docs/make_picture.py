@@ -20,7 +20,7 @@ from zerolabel.outputs.overlay import colourise
 
 TARGET = Path(__file__).parent / "picture.png"
 LIMIT = 250_000  # bytes
-CELL, GAP = (288, 192), 6  # (W, H) of one picture, pixels between two
+CELL, GAP = (270, 180), 6  # (W, H) of one picture, pixels between two
 COLUMNS = (  # run, image
     ("photos", "china.jpg"),
     ("photos", "flower.jpg"),

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zerolabel.errors import UsageError
+from zerolabel.errors import DataError, UsageError
 from zerolabel.ops.cluster import kmeans
 from zerolabel.types import Features
 
@@ -98,8 +98,9 @@ class FilterBank:
 
         Raises:
             UsageError: there is no image.
+            DataError: images smaller than a cell.
         """
-        images = [batch.to(self.device) for batch in batches]
+        images = [_checked(batch).to(self.device) for batch in batches]
         if not images:
             raise UsageError("The filter bank needs at least one image to learn from, got none.")
         generator = torch.Generator().manual_seed(seed)
@@ -129,12 +130,13 @@ class FilterBank:
 
         Raises:
             UsageError: nothing was learned yet, or something else is wanted.
+            DataError: images smaller than a cell.
         """
         if not self._state:
             raise UsageError("The filter bank has learned nothing yet: call learn() first.")
         if set(want) - self.gives:
             raise UsageError(f"filterbank gives tokens only, not {sorted(set(want) - self.gives)}.")
-        raw = self._describe(images.to(self.device))
+        raw = self._describe(_checked(images).to(self.device))
         return Features(tokens=(raw - self._state["mean"]) * self._state["scale"])
 
     def _moments(self, images: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -192,6 +194,15 @@ class FilterBank:
             total = variance[start:end].sum().clamp_min(1e-8)
             scale[start:end] = (share / total).sqrt()
         return scale
+
+
+def _checked(images: Tensor) -> Tensor:
+    if min(images.shape[-2:]) < STRIDE:
+        raise DataError(
+            f"filterbank needs images of at least {STRIDE}x{STRIDE} pixels, found "
+            f"{images.shape[-2]}x{images.shape[-1]}. Enlarge them first."
+        )
+    return images
 
 
 def _shrink(images: Tensor, factor: int) -> Tensor:

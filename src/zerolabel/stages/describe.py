@@ -77,10 +77,13 @@ def describe(
         float32 (sum of valid regions over the batch, D), L2-normalised, in image order.
 
     Raises:
-        UsageError: an unknown name, or a backbone that lacks what the function needs.
+        UsageError: an unknown name or setting, or a backbone that lacks what the function needs.
     """
     if options.describe not in DESCRIBE:
         raise unknown_name("describe stage", options.describe, DESCRIBE)
+    if min(options.crop_batch, options.crop_size) < 1:
+        found = f"{options.crop_batch} and {options.crop_size}"
+        raise UsageError(f"crop_batch and crop_size must be at least 1, got {found}.")
     vectors = DESCRIBE[options.describe](images, regions, pooled, backbone, options)
     return F.normalize(vectors, dim=1)
 
@@ -106,9 +109,10 @@ def by_crop(
 ) -> Tensor:
     """CLS token of each valid region, cut out of its image (DatUS2, section III.D)."""
     require(backbone, "cls")
+    h, w = (backbone.stride * cells for cells in regions[0].ids.shape)  # what the grid covers
     crops = [
         crop
-        for image, r in zip(images, regions, strict=True)
+        for image, r in zip(images[..., :h, :w], regions, strict=True)
         for crop in cut_out(image, r, options)
     ]
     parts = [
@@ -122,7 +126,7 @@ def cut_out(image: Tensor, regions: RegionMap, options: Describe) -> list[Tensor
     """Cut every valid region out of one image, patch-aligned.
 
     Args:
-        image: uint8 (3, H, W).
+        image: uint8 (3, H, W), a whole number of patches high and wide.
         regions: regions on its patch grid.
         options: fill and fit.
 
@@ -173,16 +177,22 @@ def _square(crop: Tensor, options: Describe) -> Tensor:
         raise UsageError(
             f"crop_fit must be 'centercrop', 'pad' or 'stretch', got {options.crop_fit!r}."
         )
+    if options.crop_resize < size:
+        raise UsageError(
+            f"crop_resize must be at least crop_size ({size}), got {options.crop_resize}."
+        )
+    # Bicubic weights reach a little beyond the square that is kept, not to the ends of a long crop.
+    crop = _middle(crop, 2 * min(H, W))
     scale = options.crop_resize / min(H, W)
-    # Only what the centre crop keeps is resized: the middle square of crop_size pixels.
-    return resize(_middle(crop, size / scale)[None], (size, size))[0]
+    resized = resize(crop[None], (int(scale * crop.shape[1]), int(scale * crop.shape[2])))[0]
+    return _middle(resized, size)
 
 
-def _middle(crop: Tensor, side: float) -> Tensor:
-    """The centred square of at most `side` pixels, which the centre crop keeps."""
+def _middle(crop: Tensor, side: int) -> Tensor:
+    """The centred square of `side` pixels, or what there is of it."""
     _, H, W = crop.shape
-    rows, cols = min(H, max(1, round(side))), min(W, max(1, round(side)))
-    top, left = (H - rows) // 2, (W - cols) // 2
+    rows, cols = min(H, side), min(W, side)
+    top, left = round((H - rows) / 2), round((W - cols) / 2)
     return crop[:, top : top + rows, left : left + cols]
 
 

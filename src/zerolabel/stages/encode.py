@@ -35,8 +35,8 @@ def learn(
     """
     if not backbone.learns:
         return
-    step = max(1, len(samples) // backbone.learns)
-    chosen = samples[::step][: backbone.learns]
+    count = min(len(samples), backbone.learns)
+    chosen = [samples[i * len(samples) // count] for i in range(count)]
 
     def work() -> Stage:
         batches = []

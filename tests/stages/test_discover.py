@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from zerolabel.errors import UsageError
+from zerolabel.stages import discover as stage
+from zerolabel.stages.discover import DISCOVER, Discover, discover
+
+GROUPS = hnp.arrays(
+    np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 2)
+)
+ANY = torch.zeros(1, 1, 1)
+
+
+@pytest.fixture
+def plant(monkeypatch):
+    """Make groups the answer of a discovery."""
+
+    def answer(groups):
+        monkeypatch.setitem(DISCOVER, "planted", lambda features, options: np.asarray(groups))
+
+    return answer
+
+
+def planted(**options):
+    return discover(ANY, Discover(discover="planted", **options))
+
+
+def test_a_region_of_more_than_five_patches_is_valid(plant):
+    plant([[0, 0, 0, 1, 1, 1], [0, 0, 2, 1, 1, 1]])  # of 5, 6 and 1 patches
+    regions = planted()
+    np.testing.assert_array_equal(regions.ids, [[0, 0, 0, 1, 1, 1], [0, 0, 2, 1, 1, 1]])
+    assert regions.valid.tolist() == [False, True, False]
+    assert planted(minimum=5).valid.tolist() == [True, True, False]
+    assert planted(minimum=1).valid.all()
+
+
+def test_groups_are_split_into_connected_regions(plant):
+    plant([[7, 7, 3, 7], [7, 7, 3, 7], [3, 3, 7, 7]])
+    eight = planted(minimum=1)
+    np.testing.assert_array_equal(eight.ids, [[0, 0, 1, 0], [0, 0, 1, 0], [1, 1, 0, 0]])
+    four = planted(minimum=1, connectivity=4)
+    np.testing.assert_array_equal(four.ids, [[0, 0, 1, 2], [0, 0, 1, 2], [3, 3, 2, 2]])
+    with pytest.raises(UsageError, match="connectivity 4 or 8"):
+        planted(connectivity=6)
+
+
+def test_an_image_of_small_regions_keeps_its_largest(plant):
+    plant([[0, 0, 0, 1, 1, 2]])
+    assert planted().valid.tolist() == [True, False, False]
+
+
+@given(groups=GROUPS, minimum=st.integers(0, 9), connectivity=st.sampled_from([4, 8]))
+@settings(deadline=None)
+def test_every_region_map_keeps_its_promises(groups, minimum, connectivity):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DISCOVER, "planted", lambda features, options: groups)
+        regions = planted(minimum=minimum, connectivity=connectivity)
+    assert regions.ids.dtype == np.int32
+    assert regions.ids.shape == groups.shape
+    sizes = np.bincount(regions.ids.ravel())
+    assert (sizes > 0).all()
+    assert len(sizes) == regions.count == len(regions.valid)
+    assert regions.valid.any()
+    assert sizes[regions.valid].min() >= min(minimum, sizes.max())
+    assert sizes[~regions.valid].max(initial=-1) < minimum
+    for region in range(regions.count):
+        assert len(np.unique(groups[regions.ids == region])) == 1
+
+
+def parts(noise=0.2, seed=0):
+    """A grid of 8 x 10 patches whose left, right and bottom features point away from each other."""
+    truth = np.zeros((8, 10), int)
+    truth[:, 5:] = 1
+    truth[5:] = 2
+    directions = torch.tensor([[2.0, -1, -1], [-1, 2, -1], [-1, -1, 2]])
+    generator = torch.Generator().manual_seed(seed)
+    return directions[truth] + noise * torch.randn(8, 10, 3, generator=generator), truth
+
+
+@pytest.mark.parametrize("name", DISCOVER)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_discovery_finds_planted_parts(name, weighted):
+    features, truth = parts()
+    regions = discover(features, Discover(discover=name, segments=3, weighted=weighted))
+    np.testing.assert_array_equal(regions.ids, truth)
+    assert regions.valid.all()
+
+
+@pytest.mark.parametrize("name", DISCOVER)
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 3), (5, 1)])
+def test_every_discovery_manages_tiny_grids_and_equal_patches(name, size):
+    for features in (torch.ones(*size, 3), torch.zeros(*size, 3), torch.randn(*size, 3)):
+        regions = discover(features, Discover(discover=name))
+        assert regions.ids.shape == size
+        assert regions.valid.any()
+
+
+@pytest.mark.parametrize("name", DISCOVER)
+def test_every_discovery_is_repeatable(name):
+    features, _ = parts(noise=2)
+    first, second = (discover(features, Discover(discover=name, starts=3)) for _ in range(2))
+    np.testing.assert_array_equal(first.ids, second.ids)
+
+
+def test_louvain_gets_the_graph_and_the_options(monkeypatch):
+    seen = {}
+
+    def louvain(graph, **options):
+        seen.update(options, graph=graph)
+        return np.zeros(len(graph), np.int32)
+
+    monkeypatch.setattr(stage, "louvain", louvain)
+    features = torch.tensor([[[1.0, 0], [1, 1]], [[-1, 0], [0, 2]]])
+    discover(features, Discover(starts=1))
+    binary = [[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 0], [0, 1, 0, 1]]
+    np.testing.assert_array_equal(seen["graph"], binary)
+    assert (seen["resolution"], seen["starts"], seen["seed"]) == (1.0, 1, 0)
+    options = Discover(weighted=True, self_loops=False, resolution=2.0, starts=3, seed=5)
+    discover(features, options)
+    weighted = [[0, 1, 0, 0], [1, 0, 0, 2], [0, 0, 0, 0], [0, 2, 0, 0]]
+    np.testing.assert_array_equal(seen["graph"], weighted)
+    assert (seen["resolution"], seen["starts"], seen["seed"]) == (2.0, 3, 5)
+
+
+def test_kmeans_makes_at_most_as_many_groups_as_asked():
+    features = torch.randn(6, 6, 5, generator=torch.Generator().manual_seed(0))
+    groups = DISCOVER["kmeans"](features, Discover(segments=4))
+    assert len(np.unique(groups)) == 4
+    scaled = DISCOVER["kmeans"](features * torch.rand(6, 6, 1) * 9, Discover(segments=4))
+    np.testing.assert_array_equal(groups, scaled)  # lengths of features do not matter
+
+
+def test_an_unknown_name_is_explained():
+    with pytest.raises(
+        UsageError, match="Unknown discover stage 'louvian'.*Did you mean 'louvain'"
+    ):
+        discover(ANY, Discover(discover="louvian"))
