@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -21,8 +22,10 @@ from zerolabel.cli.main import COMMANDS, cli
 from zerolabel.data.synthetic import world
 from zerolabel.errors import ZerolabelError
 from zerolabel.evaluation.protocols import PROTOCOLS
+from zerolabel.jobs.fit import FEW
 from zerolabel.methods import METHODS, find
 from zerolabel.methods.base import configure
+from zerolabel.ops.cluster import choose_k
 
 ROOT = Path(__file__).parent.parent
 SKIPPED = {".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
@@ -213,6 +216,24 @@ def test_a_method_page_says_what_its_presets_change(method: str) -> None:
         after = dataclasses.asdict(config)
         changed = {key: written(value) for key, value in after.items() if value != start_from[key]}
         assert dict(re.findall(r"`(\w+) = ([\w.+-]+)`", said[name])) == changed, name
+
+
+def test_the_page_on_categories_has_the_numbers_of_the_code() -> None:
+    page = (ROOT / "docs" / "categories.md").read_text(encoding="utf-8")
+    default = {name: p.default for name, p in inspect.signature(choose_k).parameters.items()}
+    assert "every k from {low} to {high}".format(**default) in page
+    assert "More than {rows:,} are sampled down to {rows:,}.".format(**default) in page
+    assert f"Below {FEW} images" in page
+
+
+def test_the_design_names_every_file() -> None:
+    house = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "zerolabel"
+    files = {path.name for path in source.rglob("*.py") if "cli" not in path.parts}
+    named = set(re.findall(r"\w+\.py", house))
+    assert not files - named - {"__init__.py", "__main__.py"}
+    built = house.partition("## Where this differs")[0]
+    assert not set(re.findall(r"\w+\.py", built)) - files - {"start.py", "test_architecture.py"}
 
 
 def test_the_filter_bank_page_lists_every_setting() -> None:

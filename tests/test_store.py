@@ -190,7 +190,9 @@ def test_time_is_added_up(monkeypatch):
     for _ in range(2):
         for _ in run.track("masks", [1, 2, 3], 1):
             now[0] += 1.5
-    assert run.seconds == {"masks": 9.0}
+    with run.timed("k"):
+        now[0] += 2
+    assert run.seconds == {"masks": 9.0, "k": 2.0}
 
 
 def test_only_a_store_with_a_directory_has_one(tmp_path):

@@ -19,3 +19,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(import_module("zerolabel.api"), name)
     raise AttributeError(f"module 'zerolabel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -25,7 +25,7 @@ def segment(
     out: str | Path,
     *,
     method: str = "datus",
-    k: int | str = "auto",
+    k: int | str | None = None,
     preset: str = "default",
     backbone: str = "filterbank",
     weights: str | Path | None = None,
@@ -42,7 +42,7 @@ def segment(
         data: a folder of images at any depth, one image file, or a data set in a known layout.
         out: the run directory: masks, overlays, categories, report, model.
         method: a name of `list_methods()`.
-        k: number of categories, or "auto".
+        k: number of categories, or "auto"; None leaves it to the preset, whose default is "auto".
         preset: the method's published or default settings by name.
         backbone: a name of `list_backbones()`.
         weights: a weights file for the backbone.
@@ -70,7 +70,7 @@ def fit(
     *,
     out: str | Path | None = None,
     method: str = "datus",
-    k: int | str = "auto",
+    k: int | str | None = None,
     preset: str = "default",
     backbone: str = "filterbank",
     weights: str | Path | None = None,
@@ -83,7 +83,7 @@ def fit(
 
     Args:
         data: as in `segment`.
-        out: folder to keep the model and finished work in; None keeps everything in memory.
+        out: folder to keep the model and finished work in; None keeps neither.
         method: as in `segment`, and so the arguments after it.
         k: number of categories, or "auto".
         preset: settings by name.
@@ -95,7 +95,8 @@ def fit(
         **settings: fields of the method's Config.
 
     Returns:
-        The model: `predict(image)`, `predict_files(path)`, `save(folder)`.
+        The model: `predict(image, file or folder)`, `predict_files(path)`, `save(folder)`; its
+        `failures` name the images that could not be read.
 
     Raises:
         ZerolabelError: anything that a user can mend; it says how.
@@ -116,7 +117,7 @@ def list_backbones() -> list[str]:
 
 def _options(
     method: str,
-    k: int | str,
+    k: int | str | None,
     preset: str,
     backbone: str,
     weights: str | Path | None,

@@ -89,6 +89,13 @@ class Store:
             self.seconds[work] = self.seconds.get(work, 0.0) + time.perf_counter() - began
             self.report(work, min(start + size, len(items)), len(items))
 
+    @contextlib.contextmanager
+    def timed(self, work: str) -> Iterator[None]:
+        """Add the time of one piece of work to `seconds`."""
+        began = time.perf_counter()
+        yield
+        self.seconds[work] = self.seconds.get(work, 0.0) + time.perf_counter() - began
+
     def stage(self, name: str, fn: Callable[[], Stage]) -> Stage:
         """Return the result of a stage, computing it only if it is not on disk yet.
 

@@ -5,6 +5,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,17 +25,19 @@ from zerolabel.jobs.claim import claim
 from zerolabel.methods.base import BATCH
 from zerolabel.store import Store
 
-IMAGES = 2 * BATCH + 4  # three batches
+IMAGES = BATCH + 4  # two batches
 OPTIONS = {"method": "datus", "k": 3, "size": 64}
 SAME = ("masks", "overlays", "categories.json", "failures.json", "model.json", "model.safetensors")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Worlds this small gain nothing from a second thread, and lose much on a busy machine."""
+def _fast():
+    """Worlds this small gain nothing from a second thread, and nobody pulls the plug here."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
     torch.set_num_threads(before)
 
 
@@ -73,28 +77,28 @@ def states(run):
 
 
 def leftovers(run):
-    return [p for p in run.rglob("*.tmp")]
+    return list(run.rglob("*.tmp"))
 
 
 def read(run, name="run.json"):
     return json.loads((run / name).read_text(encoding="utf-8"))
 
 
-# --- interrupted between two writes ----------------------------------------------------------------
+# --- interrupted between two writes --------------------------------------------------------------
 
 
 class Killed(BaseException):
     """Like the end of the process: nothing in the program expects it."""
 
 
-def crash_after(monkeypatch, writes, error=Killed):
-    """Let so many files get their names, then raise before the next one gets its own."""
+def limit_writes(monkeypatch, writes):
+    """Let so many files get their names, then end the program before the next one does."""
     left = [writes]
     replace = os.replace
 
     def counted(*paths):
         if left[0] == 0:
-            raise error
+            raise Killed
         left[0] -= 1
         replace(*paths)
 
@@ -102,23 +106,28 @@ def crash_after(monkeypatch, writes, error=Killed):
     return left
 
 
-def count_writes(monkeypatch, photos, out):
-    with monkeypatch.context() as patch:
-        left = crash_after(patch, 10**6)
+def interrupt(photos, out, *, writes, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        limit_writes(patch, writes)
+        with pytest.raises(Killed):
+            zerolabel.segment(photos, out, **OPTIONS | options, report=False)
+
+
+def count_writes(photos, out):
+    with pytest.MonkeyPatch.context() as patch:
+        left = limit_writes(patch, 10**6)
         zerolabel.segment(photos, out, **OPTIONS, report=False)
     return 10**6 - left[0]
 
 
 @pytest.mark.slow
-def test_any_write_may_be_the_last(photos, whole, tmp_path, monkeypatch):
-    total = count_writes(monkeypatch, photos, tmp_path / "counted")
+def test_any_write_may_be_the_last(photos, whole, tmp_path):
+    total = count_writes(photos, tmp_path / "counted")
     assert total > 2 * IMAGES
-    places = sorted({0, 1, 2, 3, 4, 5, total - 1, total - 2, *range(6, total, total // 7)})
+    places = sorted({0, 1, 3, 5, total - 4, total - 1, *range(8, total, total // 4)})
     for place in places:
         out = tmp_path / f"run-{place}"
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            crash_after(patch, place)
-            zerolabel.segment(photos, out, **OPTIONS, report=False)
+        interrupt(photos, out, writes=place)
         zerolabel.segment(photos, out, **OPTIONS, report=False)
         assert contents(out) == whole, f"killed after {place} of {total} writes"
         assert read(out)["attempts"] == (2 if place else 1)
@@ -135,10 +144,8 @@ def test_what_is_done_is_not_done_again(photos, whole, tmp_path, monkeypatch):
 
     monkeypatch.setattr(FilterBank, "encode", counted)
     out, killed = tmp_path / "run", 0
-    for writes in (4, 2, 25, 30):  # as many as it gets each time
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            crash_after(patch, writes)
-            zerolabel.segment(photos, out, **OPTIONS, report=False)
+    for writes in (4, 2, 15, 25):  # as many as it gets each time
+        interrupt(photos, out, writes=writes)
         killed += 1
     zerolabel.segment(photos, out, **OPTIONS, report=False)
     assert contents(out) == whole
@@ -188,7 +195,7 @@ def test_deleted_results_come_back(photos, whole, tmp_path):
     out = tmp_path / "run"
     zerolabel.segment(photos, out, **OPTIONS, report=False)
     (out / "masks" / "world-003.png").unlink()
-    (out / "overlays" / "world-020.jpg").unlink()
+    (out / "overlays" / "world-018.jpg").unlink()
     (out / "model.json").unlink()
     (out / "categories.json").unlink()
     zerolabel.segment(photos, out, **OPTIONS, report=False)
@@ -206,8 +213,6 @@ def test_overlays_may_be_asked_for_later(photos, whole, tmp_path):
 
 
 def test_the_cache_is_safe_to_delete(photos, whole, tmp_path):
-    import shutil
-
     out = tmp_path / "run"
     zerolabel.segment(photos, out, **OPTIONS, report=False)
     shutil.rmtree(out / "cache")
@@ -218,7 +223,7 @@ def test_the_cache_is_safe_to_delete(photos, whole, tmp_path):
 # --- a full disk ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("writes", [0, 3, 12, 60])
+@pytest.mark.parametrize("writes", [0, 3, 12, 40])
 def test_a_full_disk_is_an_error_and_no_damage(photos, whole, tmp_path, monkeypatch, writes):
     fsync, left = os.fsync, [writes]
 
@@ -297,14 +302,13 @@ def start(photos):
 
 @pytest.mark.slow
 def test_kill_9_at_random_moments(start, photos, whole, tmp_path):
-    began = time.perf_counter()
     process = start(tmp_path / "timed")
     began = time.perf_counter()
     process.join(120)
     assert process.exitcode == 0
     assert contents(tmp_path / "timed") == whole
     length = time.perf_counter() - began
-    moments = np.random.default_rng(0).uniform(0, length, 5)
+    moments = np.random.default_rng(0).uniform(0, length, 3)
     interrupted = 0
     for i, moment in enumerate(sorted(moments)):
         out = tmp_path / f"run-{i}"
@@ -318,7 +322,7 @@ def test_kill_9_at_random_moments(start, photos, whole, tmp_path):
         assert contents(out) == whole, f"killed after {moment:.2f} of {length:.2f} s"
         assert (out / "report" / "index.html").stat().st_size > 10_000
         assert not leftovers(out / "masks") + leftovers(out / "cache") + leftovers(out / "overlays")
-    assert interrupted >= 5
+    assert interrupted >= 3
 
 
 @pytest.mark.slow
@@ -349,8 +353,6 @@ FLAGS = ["--k", "3", "--size", "64"]
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_leaves_a_resumable_run(photos, whole, tmp_path):
-    import signal
-
     out = tmp_path / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [*COMMAND, str(photos), "--out", str(out), *FLAGS]
@@ -433,11 +435,9 @@ def test_other_images_are_refused_with_what_changed(few, tmp_path):
     assert contents(out) == before
 
 
-def test_an_unfinished_run_without_results_may_be_begun_anew(few, tmp_path, monkeypatch):
+def test_an_unfinished_run_without_results_may_be_begun_anew(few, tmp_path):
     out = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        crash_after(patch, 3)
-        small(few, out)
+    interrupt(few, out, writes=3, method="kmeans")
     assert not (out / "masks").exists()
     small(few, out, k=2)
     assert read(out)["job"]["config"]["k"] == 2

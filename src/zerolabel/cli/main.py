@@ -60,7 +60,7 @@ def main() -> None:
             # A terminal need not know every character that a file name may hold.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = cli(standalone_mode=False)
+        code = cli(prog_name="zerolabel", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -5,7 +5,7 @@ Shapes: `n` images, `K` categories.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -73,13 +73,17 @@ def render(model: Model, samples: Sequence[Sample], *, store: Store, overlays: b
     work = partial(_batch, model, names=names, store=store, overlays=overlays)
     parts = []
     for i, batch in store.track("masks", samples, BATCH):
+
+        def step(images: int, before: int = i * BATCH) -> None:
+            store.report("masks", before + images, len(samples))
+
         stage = f"masks/{i:05d}"
         done = store.peek(stage)
         if done is not None:
             files = _files(store.directory, [names[name] for name in done.info["ids"]], overlays)
             if not all(file.exists() for file in files):  # deleted since, or never asked for
                 store.forget(stage)
-        parts.append(store.stage(stage, partial(work, batch)))
+        parts.append(store.stage(stage, partial(work, batch, step=step)))
     return _join(parts, samples, names=names, overlays=overlays)
 
 
@@ -119,8 +123,9 @@ def _batch(
     names: dict[str, str],
     store: Store,
     overlays: bool,
+    step: Callable[[int], None],
 ) -> Stage:
-    """Write the files of one batch, and return their statistics."""
+    """Write the files of one batch, saying how far it is, and return their statistics."""
     found, failures = model.method.evidence(batch, store=store)
     colours = np.array([category.colour for category in model.categories], np.uint8)
     K = len(colours)
@@ -141,6 +146,7 @@ def _batch(
         counts.append(np.bincount(labels.ravel(), minlength=K)[:K])
         areas.append(labels.size)
         typical.append(evidence.typical.numpy())
+        step(min(len(ids), len(batch) - 1))  # the last one is done when the batch is
     arrays: Arrays = {
         "counts": np.array(counts, np.int64).reshape(-1, K),
         "areas": np.array(areas, np.int64),

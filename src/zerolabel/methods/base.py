@@ -6,8 +6,9 @@ Shapes: `K` categories, `h w` patch grid.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -128,15 +129,10 @@ def sample_rows(x: Tensor, count: int, *, seed: int) -> Tensor:
 
 def _parse(name: str, value: Any, kind: str) -> Any:
     """Turn a value as typed by a user into the type of its field."""
+    word = kind == "int | str" and not str(value).isdigit()
     try:
-        if kind == "bool":
-            return _truth(value)
-        if kind == "int | str":
-            return value if isinstance(value, int) or not str(value).isdigit() else int(value)
-        if kind.startswith("tuple[int, int]"):
-            return _pair(value)
-        return {"int": int, "float": float, "str": str}[kind](value)
-    except (ValueError, TypeError):
+        return PARSERS["str" if word else kind](value)
+    except (ValueError, TypeError, OverflowError):
         raise UsageError(f"{name} must be of type {kind}, got {value!r}.") from None
 
 
@@ -147,10 +143,40 @@ def _truth(value: Any) -> bool:
     return words[str(value).lower()]
 
 
+def _whole(value: Any) -> int:
+    """A whole number; True is none, and 2.5 is not rounded."""
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError
+    return int(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _pair(value: Any) -> tuple[int, int]:
     """One number for a square, or "rowsxcols"."""
-    if isinstance(value, str):
-        value = [int(part) for part in value.lower().split("x")]
-    numbers = [value, value] if isinstance(value, int) else list(value) * (2 // len(value))
-    rows, cols = numbers
-    return int(rows), int(cols)
+    parts = value.lower().split("x") if isinstance(value, str) else value
+    parts = [parts] if isinstance(parts, int) else list(parts)
+    rows, cols = parts * 2 if len(parts) == 1 else parts
+    if min(_whole(rows), _whole(cols)) < 1:
+        raise ValueError
+    return _whole(rows), _whole(cols)
+
+
+PARSERS: dict[str, Callable[[Any], Any]] = {
+    "bool": _truth,
+    "int": _whole,
+    "int | str": _whole,
+    "float": _real,
+    "str": _text,
+    "tuple[int, int]": _pair,
+}

@@ -54,7 +54,7 @@ class Config(Discover, Describe, Categorise):
     refine: str = "guided"
 
 
-PAPER = Config(weighted=False, resolution=1.0, noise="ignore", refine="nearest")
+PAPER = Config(weighted=False, resolution=1.0, starts=1, noise="ignore", refine="nearest")
 PRESETS = {
     "default": Config(),
     "protocol": Config(refine="bilinear"),  # every pixel labelled, without help from the photo
@@ -82,6 +82,7 @@ class Datus(Method):
     def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
         """See `Method.fit`."""
         c = self.config
+        self.arrays = {}  # the mean of an earlier fit would be subtracted from this one's features
         encode.learn(self.backbone, samples, size=c.size, seed=c.seed, store=store)
         if c.centre == "dataset" and self.backbone.learns == 0:
             self.arrays["mean"] = self._dataset_mean(samples, store)
@@ -93,7 +94,8 @@ class Datus(Method):
                 drawn.append(sample_rows(vectors, share, seed=c.seed + i * BATCH + j))
         if not drawn:
             raise DataError("None of the images could be read; failures.json lists the reasons.")
-        categories = categorise(torch.cat(drawn), c)
+        with store.timed("categorise"):
+            categories = categorise(torch.cat(drawn), c)
         self.curve = categories.curve
         self.arrays["centroids"] = categories.centroids
         self.arrays["patches"] = self._patch_centroids(samples, store)

@@ -58,7 +58,8 @@ class KMeans(Method):
                 drawn.append(F.normalize(rows, dim=1))
         if not drawn:
             raise DataError("None of the images could be read; failures.json lists the reasons.")
-        found = categorise(torch.cat(drawn), c)
+        with store.timed("categorise"):
+            found = categorise(torch.cat(drawn), c)
         self.arrays, self.curve = {"centroids": found.centroids}, found.curve
 
     def evidence(

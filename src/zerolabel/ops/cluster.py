@@ -6,17 +6,15 @@ Shapes: `N` vectors, `D` channels, `K` clusters.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zerolabel.errors import UsageError
+from zerolabel.ops.threads import threads_for
 
 CHUNK = 16_384  # rows per matrix product: keeps the (rows, K) distances in cache
-SMALL = 3e8  # multiplications per step below which a second thread waits more than it works
 SEEDING_ROWS = 10_000  # restarts compete on a subsample; the best one is polished on all rows
 
 
@@ -71,7 +69,7 @@ def kmeans(
     if len(x) > max(SEEDING_ROWS, k):
         rows = torch.randperm(len(x), generator=generator)[: max(SEEDING_ROWS, k)]
         few = x[rows.to(x.device)]
-    with _one_thread(if_below=len(few) * k * x.shape[1]):
+    with threads_for(len(few) * k * x.shape[1]):
         starts = [
             _lloyd(few, _initial(few, k, init, generator), iterations, tolerance)
             for _ in range(restarts)
@@ -97,21 +95,6 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     )
     distances = x.square().sum(1) - 2 * torch.cat(scores)
     return torch.cat(labels), distances.clamp_min(0)
-
-
-@contextmanager
-def _one_thread(*, if_below: float) -> Iterator[None]:
-    """Work on one thread if a step is small: threads that wait for each other spin.
-
-    On a machine whose cores are busy with other work this was 6 to 10 x the processor time.
-    """
-    threads = torch.get_num_threads()
-    if if_below < SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _lloyd(x: Tensor, centroids: Tensor, iterations: int, tolerance: float) -> Clustering:
@@ -193,7 +176,7 @@ def choose_k(
     high = min(high, len(x) // 2)
     if high < low:  # too little to choose from
         return min(low, len(x)), {}
-    with _one_thread(if_below=len(x) * high * x.shape[1]):
+    with threads_for(len(x) * high * x.shape[1]):
         curve = {
             k: silhouette(x, kmeans(x, k, seed=seed, restarts=5)) for k in range(low, high + 1)
         }

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zerolabel.ops.threads import threads_for
+
 
 def resize(images: Tensor, size: tuple[int, int], *, mode: str = "bicubic") -> Tensor:
     """Resize images with antialiasing.
@@ -66,23 +68,21 @@ def guided_argmax(
         int64 (H, W), values 0..K-1.
     """
     _, H, W = image.shape
-    size = (max(1, round(H / subsample)), max(1, round(W / subsample)))
-    guide = resize(image[None], size, mode="bilinear")[0].float() / 255
-    r = max(1, round(radius / subsample))
-    a, b = _linear_models(guide, upsample(scores, size), r, epsilon)
-    models = torch.cat([a.flatten(0, 1), b])  # (4K, *size)
     K = len(scores)
-    rows = max(1, strip // W)
+    size = (max(1, round(H / subsample)), max(1, round(W / subsample)))
+    r = max(1, round(radius / subsample))
     out = torch.empty(H, W, dtype=torch.int64, device=image.device)
-    for top in range(0, H, rows):
-        bottom = min(top + rows, H)
-        fine = _upsample_rows(models, (H, W), top, bottom)  # (4K, rows, W)
-        pixels = image[:, top:bottom].float() / 255
-        q = (
-            torch.einsum("kchw,chw->khw", fine[: 3 * K].reshape(K, 3, *fine.shape[1:]), pixels)
-            + fine[3 * K :]
-        )
-        out[top:bottom] = q.argmax(0)
+    with threads_for(12 * K * H * W):  # 3 products and 4 interpolations of 2 taps per pixel
+        guide = resize(image[None], size, mode="bilinear")[0].float() / 255
+        a, b = _linear_models(guide, upsample(scores, size), r, epsilon)
+        models = torch.cat([a.flatten(0, 1), b])  # (4K, *size)
+        rows = max(1, strip // W)
+        for top in range(0, H, rows):
+            bottom = min(top + rows, H)
+            fine = _upsample_rows(models, (H, W), top, bottom)  # (4K, rows, W)
+            pixels = image[:, top:bottom].float() / 255
+            slopes = fine[: 3 * K].reshape(K, 3, *fine.shape[1:])
+            out[top:bottom] = ((slopes * pixels).sum(1) + fine[3 * K :]).argmax(0)
     return out
 
 

@@ -46,7 +46,8 @@ def learn(
         if not batches:
             reason = next(iter(failures.items()))
             raise DataError(f"No image could be read, e.g. {reason[0]}: {reason[1]}")
-        learned = backbone.learn(batches, seed=seed).state()
+        with store.timed("learn"):
+            learned = backbone.learn(batches, seed=seed).state()
         return Stage({name: value.numpy() for name, value in learned.items()})
 
     done = store.stage(cache.key("backbone", chosen, backbone.digest, size, seed), work)
@@ -77,9 +78,11 @@ def tokens(
         features = backbone.encode(images, want={"tokens"}).tokens
         if features is None:
             raise UsageError(f"{backbone.name} gave no tokens.")
-        return Stage({"tokens": features.half().cpu().numpy(), "ok": ok}, failures)
+        # In order in memory as from disk: sums over a strided array round otherwise.
+        tokens = features.half().contiguous().cpu().numpy()
+        return Stage({"tokens": tokens, "ok": ok}, failures)
 
     done = store.stage(cache.key("tokens", samples, backbone.digest, size), work)
     kept = [sample for sample, ok in zip(samples, done.arrays["ok"], strict=True) if ok]
-    found = done.arrays.get("tokens", np.empty((0, 1, 1, 1), np.float16))
+    found = done.arrays.get("tokens", np.empty((0, 1, 1, backbone.dim), np.float16))
     return torch.from_numpy(found).float(), kept, done.info

@@ -1,0 +1,179 @@
+"""What holds for every method with every choice of every verb; a new name is tested unasked."""
+
+from dataclasses import fields
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from planted import broken, fitted, label_maps, small_bank, tiny_vit
+
+from zerolabel.data.folder import from_arrays
+from zerolabel.data.synthetic import world
+from zerolabel.errors import DataError, UsageError
+from zerolabel.methods import METHODS, find
+from zerolabel.stages.categorise import CATEGORISE
+from zerolabel.stages.describe import DESCRIBE
+from zerolabel.stages.discover import DISCOVER
+from zerolabel.stages.refine import REFINE
+from zerolabel.store import Store
+
+K = 3
+BACKBONES = {"filterbank": small_bank, "vit": tiny_vit}
+VERBS = {"discover": DISCOVER, "describe": DESCRIBE, "categorise": CATEGORISE}
+SMALL = {"k": K, "size": (48, 64), "crop_resize": 40, "crop_size": 32, "restarts": 2}
+
+
+def known(method):
+    return {field.name for field in fields(find(method).PRESETS["default"])}
+
+
+def settings(method, **chosen):
+    return {name: value for name, value in {**SMALL, **chosen}.items() if name in known(method)}
+
+
+def combinations():
+    """Every method with every choice that it knows."""
+    found = []
+    for method in METHODS:
+        verbs = [verb for verb in VERBS if verb in known(method)]
+        for chosen in product(*(VERBS[verb] for verb in verbs)):
+            choices = dict(zip(verbs, chosen, strict=True))
+            found.append(pytest.param(method, choices, id="-".join([method, *chosen])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return [broken("a.png"), *world(K, images=5, size=(60, 84))]
+
+
+def check_evidence(samples, evidence):
+    for sample, e in evidence:
+        h, w = 6, 8
+        assert e.scores.shape == (K, h, w)
+        assert e.scores.dtype == torch.float32
+        assert e.scores.isfinite().all()
+        assert e.typical.shape == (K,)
+        assert e.typical.min() >= -1 - 1e-5
+        assert e.typical.max() <= 1 + 1e-5
+        found = set(e.scores.argmax(0).flatten().tolist())
+        if e.covered is None:
+            assert {k for k in range(K) if e.typical[k] > -1} <= found
+        else:
+            assert e.covered.shape == (h, w)
+            assert e.covered.dtype == torch.bool
+        assert sample in samples
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(("method", "chosen"), combinations())
+def test_fit_evidence_and_refine(method, chosen, backbone, samples, tmp_path):
+    options = settings(method, **chosen)
+    made, store = fitted(method, samples, backbone=BACKBONES[backbone](), **options)
+    assert made.k == K
+    assert all(value.isfinite().all() for value in made.arrays.values())
+    assert made.curve == {}
+    evidence, failures = made.evidence(samples, store=store)
+    assert failures == {"a.png": "cannot be read: torn"}
+    assert [sample for sample, _ in evidence] == samples[1:]
+    check_evidence(samples, evidence)
+    maps = {name: label_maps(made, samples, store, name=name) for name in REFINE}
+    for label_map in (m for named in maps.values() for m in named.values()):
+        assert label_map.shape == (60, 84)
+        assert label_map.dtype == np.uint8
+        assert label_map.max() < K  # the default preset gives every pixel a category
+
+    again, store = fitted(
+        method, samples, backbone=BACKBONES[backbone](), store=Store(tmp_path), **options
+    )
+    assert made.arrays.keys() == again.arrays.keys()
+    assert all(torch.equal(made.arrays[name], again.arrays[name]) for name in made.arrays)
+    for name, first in maps.items():
+        second = label_maps(again, samples, store, name=name)
+        assert all(np.array_equal(first[sample], second[sample]) for sample in first)
+
+
+@pytest.mark.parametrize(
+    ("method", "preset"),
+    [(method, preset) for method in METHODS for preset in find(method).PRESETS],
+)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_preset_runs_and_predicts_new_photos(method, preset, backbone, samples):
+    made, store = fitted(
+        method, samples, backbone=BACKBONES[backbone](), preset=preset, **settings(method)
+    )
+    photo = world(2, images=1, size=(31, 200), seed=7)[0]
+    dot = from_arrays("dot.png", np.full((1, 1, 3), 9, np.uint8))
+    found = label_maps(made, [photo, broken(), dot], store)
+    assert found.keys() == {photo.id, dot.id}
+    assert found[photo.id].shape == (31, 200)
+    assert found[dot.id].shape == (1, 1)
+    assert set(np.unique(found[photo.id])) <= {*range(K), 255}
+    assert made.evidence([broken()], store=store) == ([], {"broken.png": "cannot be read: torn"})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_fitted_is_enough_to_predict(method, samples):
+    made, store = fitted(method, samples, backbone=small_bank(), **settings(method))
+    other = type(made)(made.config, small_bank().restore(made.backbone.state()))
+    other.arrays = {name: value.clone() for name, value in made.arrays.items()}
+    first, second = (label_maps(m, samples, Store()) for m in (made, other))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_image_does_not_depend_on_its_batch(method, samples):
+    made, store = fitted(method, samples, backbone=small_bank(), **settings(method))
+    together = label_maps(made, samples, store)
+    for sample in samples[1:]:
+        alone = label_maps(made, [sample], store)
+        assert (alone[sample.id] == together[sample.id]).mean() > 0.99
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_fitting_again_gives_the_same(method, backbone, samples):
+    made, store = fitted(method, samples, backbone=BACKBONES[backbone](), **settings(method))
+    first = {name: value.clone() for name, value in made.arrays.items()}
+    made.fit(world(2, images=2), store=store)
+    made.fit(samples, store=store)
+    assert all(torch.equal(first[name], made.arrays[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_k_can_be_chosen(method, samples):
+    options = settings(method, k="auto")
+    made, store = fitted(method, samples, backbone=small_bank(), **options)
+    assert made.k == max(made.curve, key=made.curve.get)
+    assert max(m.max() for m in label_maps(made, samples, store).values()) < made.k
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_only_unreadable_images_are_an_error(method, backbone):
+    with pytest.raises(DataError, match="o.* image.* could be read"):
+        fitted(method, [broken()], backbone=BACKBONES[backbone](), **settings(method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_too_many_categories_are_an_error(method):
+    sample = from_arrays("dot.png", np.full((9, 9, 3), 9, np.uint8))
+    with pytest.raises(UsageError, match="200 categories were asked for, but only"):
+        fitted(method, [sample], backbone=small_bank(), **settings(method, k=200))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_choices_are_errors(method, samples):
+    for verb in sorted(known(method) & VERBS.keys()):
+        with pytest.raises(UsageError, match=f"Unknown {verb} stage 'nothing'"):
+            fitted(method, samples, backbone=tiny_vit(), **settings(method, **{verb: "nothing"}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("grey", [0, 128])
+def test_flat_photos(method, grey):
+    flat = [from_arrays(f"{i}.png", np.full((20, 30, 3), grey, np.uint8)) for i in range(2)]
+    for backbone in BACKBONES.values():
+        made, store = fitted(method, flat, backbone=backbone(), **settings(method, k=1))
+        assert all((m == 0).all() for m in label_maps(made, flat, store).values())
