@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 import zerolabel
+from zerolabel.backbones import filterbank
 from zerolabel.backbones import load as load_backbone
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, ImageError, StoreError, UsageError, WeightsError
@@ -37,11 +39,12 @@ def read(run, name):
 
 @pytest.fixture(scope="module", autouse=True)
 def _fast():
-    """Worlds this small gain nothing from a second thread, and nobody pulls the plug here."""
+    """Small worlds need no second thread and few patches to learn from; no plug is pulled here."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(filterbank, "Config", partial(filterbank.Config, patches=2000))
         yield
     torch.set_num_threads(before)
 

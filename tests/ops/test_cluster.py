@@ -11,7 +11,15 @@ from sklearn.datasets import load_digits
 from zerolabel.data.synthetic import directions
 from zerolabel.errors import UsageError
 from zerolabel.ops import cluster
-from zerolabel.ops.cluster import Clustering, assign, choose_k, kmeans, silhouette
+from zerolabel.ops.cluster import (
+    Clustering,
+    assign,
+    choose_k,
+    kmeans,
+    minibatch,
+    principal_axes,
+    silhouette,
+)
 
 INITS = ("k-means++", "uniform", "random")
 VECTORS = hnp.arrays(
@@ -238,3 +246,28 @@ def test_auto_k_with_too_little_to_choose_from(n):
 
 def test_auto_k_tries_at_most_half_as_many_clusters_as_vectors():
     assert list(choose_k(noise(11))[1]) == [2, 3, 4, 5]
+
+
+def test_minibatch_ends_near_the_exact_optimum() -> None:
+    x, _ = directions(6, 200, cosine=0.8, seed=1)
+    x = torch.from_numpy(x)
+    exact = kmeans(x, 6, seed=0)
+    start = kmeans(x, 6, seed=3, restarts=1, iterations=0).centroids
+    moved = minibatch(x, start, batch=64, epochs=20, seed=0)
+    inertia = float(assign(x, moved)[1].mean())
+    assert inertia <= 1.05 * exact.inertia
+    assert torch.equal(moved, minibatch(x, start, batch=64, epochs=20, seed=0))
+
+
+def test_minibatch_centroids_are_means_of_all_rows_they_were_given() -> None:
+    x = torch.tensor([[0.0], [1.0], [10.0], [14.0]])
+    moved = minibatch(x, torch.tensor([[0.5], [12.0]]), batch=2, epochs=1, seed=0)
+    torch.testing.assert_close(moved, torch.tensor([[0.5], [12.0]]))
+
+
+def test_principal_axes_equal_the_singular_vectors() -> None:
+    x = torch.randn(100, 7, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8)
+    mean, axes = principal_axes(x, 3)
+    right = torch.linalg.svd(x - x.mean(0)).Vh[:3].T
+    torch.testing.assert_close(mean, x.mean(0))
+    torch.testing.assert_close((axes * right).sum(0).abs(), torch.ones(3), atol=1e-4, rtol=0)

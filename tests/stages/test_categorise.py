@@ -77,3 +77,18 @@ def test_wrong_settings_are_explained():
         categorise(x, Categorise(k=7))
     with pytest.raises(UsageError, match=r"k must be in 1\.\.6"):
         categorise(x, Categorise(k=0))
+
+
+def test_all_components_are_a_rotation_and_change_nothing():
+    x, _ = vectors()
+    whole = categorise(x, Categorise(k=4)).centroids
+    turned = categorise(x, Categorise(k=4, components=64)).centroids
+    torch.testing.assert_close(turned, whole, atol=1e-4, rtol=0)
+
+
+def test_few_components_assign_as_in_the_reduced_space():
+    x, truth = vectors()
+    x = x + 0.05
+    found = categorise(x, Categorise(k=4, components=3)).centroids
+    assert adjusted_rand_score(truth, assign(x, found)[0]) == 1
+    assert torch.linalg.matrix_rank(found - found.mean(0), atol=1e-4) <= 3

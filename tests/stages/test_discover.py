@@ -139,3 +139,10 @@ def test_an_unknown_name_is_explained():
         UsageError, match="Unknown discover stage 'louvian'.*Did you mean 'louvain'"
     ):
         discover(ANY, Discover(discover="louvian"))
+
+
+def test_without_the_split_the_raw_groups_stay(plant):
+    plant([[4, 7, 4], [7, 7, 4]])
+    regions = planted(split=False, minimum=1)
+    np.testing.assert_array_equal(regions.ids, [[0, 1, 0], [1, 1, 0]])
+    assert planted(minimum=1, connectivity=4).count == 3

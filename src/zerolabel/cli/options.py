@@ -68,7 +68,7 @@ FIT = (
     ),
     click.option("--discover", metavar="NAME", help="louvain or kmeans.  [region methods]"),
     click.option("--describe", metavar="NAME", help="crop-cls or pool.  [region methods]"),
-    click.option("--categorise", metavar="NAME", help="kmeans."),
+    click.option("--categorise", metavar="NAME", help="kmeans or minibatch."),
     click.option(
         "--refine", metavar="NAME", help="guided, bilinear or nearest.  [default: guided]"
     ),

@@ -61,8 +61,8 @@ def find_images(root: str | Path) -> list[Sample]:
     if not samples:
         found = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(4)) or "nothing"
         raise DataError(
-            f"{root} holds no image. Expected files such as {', '.join(sorted(SUFFIXES)[:6])} at "
-            f"any depth, found {found}; hidden folders and run directories are skipped."
+            f"{root} holds no image. Expected files such as .jpg, .png, .tif or .webp at any "
+            f"depth, found {found}; hidden folders and run directories are skipped."
         )
     return sorted(samples, key=lambda sample: sample.id)
 

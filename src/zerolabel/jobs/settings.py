@@ -70,8 +70,10 @@ def _check(name: str, value: Any) -> None:
     elif isinstance(value, float):
         if not (value > 0 and math.isfinite(value)):
             raise UsageError(f"{name} must be above 0, got {value:g}.")
-    elif isinstance(value, int) and not isinstance(value, bool) and value < 1:
-        raise UsageError(f"{name} must be 1 or more, got {value}.")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        least = 0 if name == "components" else 1  # 0 components: no reduction
+        if value < least:
+            raise UsageError(f"{name} must be {least} or more, got {value}.")
 
 
 def _check_k(k: Any) -> None:

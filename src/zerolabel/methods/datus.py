@@ -20,6 +20,7 @@ from zerolabel.backbones import Backbone, cache
 from zerolabel.data.transforms import load_batch
 from zerolabel.errors import DataError, UsageError
 from zerolabel.methods.base import BATCH, ENOUGH, Evidence, Method, sample_rows
+from zerolabel.ops.cluster import assign
 from zerolabel.stages import encode
 from zerolabel.stages.categorise import Categorise, categorise
 from zerolabel.stages.describe import Describe, describe, pool
@@ -59,7 +60,9 @@ PRESETS = {
     "default": Config(),
     "protocol": Config(refine="bilinear"),  # every pixel labelled, without help from the photo
     "paper": PAPER,
-    "paper-code": replace(PAPER, channel_order="bgr", init="random"),
+    "paper-code": replace(
+        PAPER, channel_order="bgr", init="random", categorise="minibatch", restarts=1
+    ),
 }
 
 
@@ -120,8 +123,9 @@ class Datus(Method):
         """Do what the backbone can, and note what differs from the paper."""
         gives, name = self.backbone.gives, self.backbone.name
         if config.features not in gives:
-            self.notes.append(f"tokens centred by the data-set mean: {name} gives no keys")
             centre = "dataset" if config.centre == "none" else config.centre
+            mean = "data-set" if centre == "dataset" else "image's"
+            self.notes.append(f"tokens centred by the {mean} mean: {name} gives no keys")
             config = replace(config, features="tokens", centre=centre)
         if config.describe == "crop-cls" and "cls" not in gives:
             self.notes.append(f"segments described by masked pooling: {name} gives no CLS token")
@@ -138,7 +142,6 @@ class Datus(Method):
             ok = np.array([sample.id in ids for sample in samples])
             if not kept:
                 return Stage({"ok": ok, **NOTHING}, failures)
-            images = images.flip(1) if c.channel_order == "bgr" else images
             features = self._patches(images)  # A
             regions = [discover(image, c) for image in features]  # B and C
             pooled = [pool(image, r) for image, r in zip(features, regions, strict=True)]
@@ -153,6 +156,7 @@ class Datus(Method):
     def _patches(self, images: Tensor) -> Tensor:
         """Stage A: the patch features the graph is built on, float32 (B, h, w, D)."""
         c = self.config
+        images = images.flip(1) if c.channel_order == "bgr" else images
         found = getattr(self.backbone.encode(images, want={c.features}), c.features)
         if c.centre == "image":
             found = found - found.mean((1, 2), keepdim=True)
@@ -161,17 +165,25 @@ class Datus(Method):
         return found  # type: ignore[no-any-return]
 
     def _dataset_mean(self, samples: Sequence[Sample], store: Store) -> Tensor:
-        """Mean patch feature over the data set, (D,)."""
-        total, count = None, 0
+        """Mean patch feature over the data set, (D,), batch by batch as stages of the run."""
+        c, total, count = self.config, torch.zeros(self.backbone.dim, dtype=torch.float64), 0
         for _, batch in store.track("centre", samples, BATCH):
-            images, kept, _ = load_batch(batch, self.config.size)
-            if kept:
-                features = self._patches(images).flatten(0, 2).double()
-                total = features.sum(0) if total is None else total + features.sum(0)
-                count += len(features)
-        if total is None:
+
+            def work(batch: Sequence[Sample] = batch) -> Stage:
+                images, _, failures = load_batch(batch, c.size)
+                if not len(images):
+                    return Stage(
+                        {"sum": np.zeros(self.backbone.dim), "count": np.zeros(1)}, failures
+                    )
+                patches = self._patches(images).flatten(0, 2).cpu().double()
+                return Stage({"sum": patches.sum(0).numpy(), "count": np.array([len(patches)])})
+
+            facts = (self.backbone.digest, c.size, c.features, c.channel_order)
+            found = store.stage(cache.key("centre", batch, *facts), work).arrays
+            total, count = total + torch.from_numpy(found["sum"]), count + int(found["count"][0])
+        if not count:
             raise DataError("None of the images could be read; failures.json lists the reasons.")
-        return (total / count).float().cpu()
+        return (total / count).float()
 
     def _patch_centroids(self, samples: Sequence[Sample], store: Store) -> Tensor:
         """Mean patch feature of every category's segments, (K, D): what noise is compared with."""
@@ -180,7 +192,7 @@ class Datus(Method):
             found = self._segments(batch, store).arrays
             if not len(found["vectors"]):
                 continue
-            labels = self._nearest(torch.from_numpy(found["vectors"]), "centroids")
+            labels, _ = assign(torch.from_numpy(found["vectors"]), self.arrays["centroids"])
             valid = torch.from_numpy(found["valid"])
             pooled = F.normalize(torch.from_numpy(found["pooled"])[valid], dim=1)
             if total is None:
@@ -188,10 +200,10 @@ class Datus(Method):
             total.index_add_(0, labels, pooled)
         return total if total is not None else torch.zeros(K, 1)
 
-    def _nearest(self, vectors: Tensor, centroids: str) -> Tensor:
-        return (F.normalize(vectors, dim=1) @ F.normalize(self.arrays[centroids], dim=1).T).argmax(
-            1
-        )
+    def _nearest_category(self, pooled: Tensor) -> Tensor:
+        """Category whose segments look most like these patches, (R,), by cosine."""
+        patches = F.normalize(self.arrays["patches"], dim=1)
+        return (F.normalize(pooled, dim=1) @ patches.T).argmax(1)
 
     def _paint(self, ids: Tensor, vectors: Tensor, pooled: Tensor, valid: Tensor) -> Evidence:
         """Stage E for one image: the category of every segment, painted on its patches.
@@ -202,11 +214,12 @@ class Datus(Method):
             pooled: float32 (R, D).
             valid: bool (R,).
         """
-        similarity = vectors @ F.normalize(self.arrays["centroids"], dim=1).T  # (R valid, K)
-        best, labels = similarity.max(1)
+        centroids = self.arrays["centroids"]
+        labels, _ = assign(vectors, centroids)
+        best = F.cosine_similarity(vectors, centroids[labels])  # (R valid,)
         categories = torch.zeros(len(valid), dtype=torch.int64)
         categories[valid] = labels
-        categories[~valid] = self._nearest(pooled[~valid], "patches")
+        categories[~valid] = self._nearest_category(pooled[~valid])
         typical = torch.full((self.k,), -1.0).scatter_reduce(0, labels, best, "amax")
         scores = F.one_hot(categories[ids], self.k).permute(2, 0, 1).float()  # (K, h, w)
         return Evidence(scores, typical, valid[ids] if self.config.noise == "ignore" else None)

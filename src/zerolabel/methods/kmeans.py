@@ -26,7 +26,7 @@ class Config(Categorise):
 
     Attributes:
         size: (H, W) in pixels to which every image is squashed before encoding.
-        sharpness: of the softmax over cosine similarities; larger gives harder borders.
+        sharpness: of the softmax over squared distances; larger gives harder borders.
         refine: see stages/refine.py.
     """
 
@@ -65,16 +65,16 @@ class KMeans(Method):
     def evidence(
         self, samples: Sequence[Sample], *, store: Store
     ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
-        """See `Method.evidence`; scores are a softmax over cosine similarities."""
-        size = self.config.size
+        """See `Method.evidence`; scores are a softmax over negative squared distances."""
+        size, centroids = self.config.size, self.arrays["centroids"]
         tokens, kept, failures = encode.tokens(self.backbone, samples, size=size, store=store)
-        centroids = F.normalize(self.arrays["centroids"], dim=1)
-        similarity = F.normalize(tokens, dim=-1) @ centroids.T  # (B, h, w, K)
-        scores = (similarity * self.config.sharpness).softmax(-1).permute(0, 3, 1, 2)
-        winners = similarity.argmax(-1, keepdim=True)
-        own = torch.full_like(similarity, -1).scatter_(
-            -1, winners, similarity.max(-1).values[..., None]
-        )
-        typical = own.flatten(1, 2).amax(1)  # (B, K)
+        x = F.normalize(tokens, dim=-1)  # (B, h, w, D)
+        # -|x - c|^2 / 2 up to what all categories share
+        closeness = x @ centroids.T - 0.5 * centroids.square().sum(1)  # (B, h, w, K)
+        scores = (closeness * self.config.sharpness).softmax(-1).permute(0, 3, 1, 2)
+        winners = closeness.argmax(-1)  # (B, h, w)
+        cosine = F.cosine_similarity(x, centroids[winners], dim=-1)
+        typical = torch.full((len(x), self.k), -1.0)
+        typical.scatter_reduce_(1, winners.flatten(1), cosine.flatten(1), "amax")
         pairs = zip(kept, scores, typical, strict=True)
         return [(sample, Evidence(s, t)) for sample, s, t in pairs], failures

@@ -97,6 +97,50 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(labels), distances.clamp_min(0)
 
 
+def minibatch(x: Tensor, centroids: Tensor, *, batch: int, epochs: int, seed: int) -> Tensor:
+    """Move centroids by mini-batches, each towards the mean of all rows it was ever given.
+
+    Args:
+        x: float32 (N, D).
+        centroids: float32 (K, D), where to start.
+        batch: rows per step.
+        epochs: passes over the shuffled rows.
+        seed: fixes the order.
+
+    Returns:
+        float32 (K, D).
+
+    Source: Sculley, "Web-scale k-means clustering", 2010.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    counts = x.new_zeros(len(centroids), 1)
+    centroids = centroids.clone()
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(x), generator=generator), batch):
+            part = x[rows.to(x.device)]
+            labels, _ = assign(part, centroids)
+            new = torch.bincount(labels, minlength=len(centroids))[:, None]
+            counts += new
+            sums = torch.zeros_like(centroids).index_add_(0, labels, part)
+            centroids += (sums - new * centroids) / counts.clamp_min(1)
+    return centroids
+
+
+def principal_axes(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and leading principal axes.
+
+    Args:
+        x: float32 (N, D).
+        count: axes wanted; at most D are returned.
+
+    Returns:
+        mean (D,) and orthonormal axes (D, count), by falling variance.
+    """
+    mean = x.mean(0)
+    _, axes = torch.linalg.eigh((x - mean).T @ (x - mean))
+    return mean, axes.flip(1)[:, :count]
+
+
 def _lloyd(x: Tensor, centroids: Tensor, iterations: int, tolerance: float) -> Clustering:
     previous = math.inf
     labels, distances = assign(x, centroids)

@@ -7,7 +7,6 @@ theirs. One photo is in memory at a time, however many there are.
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from zerolabel.errors import StoreError, UsageError
+from zerolabel.errors import UsageError
 from zerolabel.outputs import views
+from zerolabel.store import open_whole
 from zerolabel.types import Category, Exhibit, Image
 
 PER_PAGE = 60  # images on a page; only those of the first page are inline
@@ -205,21 +205,12 @@ def _tidy(folder: Path, *, pages: int, images: int) -> None:
 
 
 def _stream(path: Path, stream: jinja2.environment.TemplateStream) -> None:
-    """Write a page piece by piece under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a page piece by piece, whole or not at all."""
     stream.enable_buffering(32)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # names that are not valid Unicode get a question mark instead of stopping the report
-        with open(temporary, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.writelines(stream)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_whole(path) as file:
+        for piece in stream:
+            # names that are not valid Unicode get a question mark instead of stopping the report
+            file.write(piece.encode("utf-8", "replace"))
 
 
 def _environment() -> jinja2.Environment:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from zerolabel.errors import UsageError, unknown_name
-from zerolabel.ops.cluster import choose_k, kmeans
+from zerolabel.ops.cluster import assign, choose_k, kmeans, minibatch, principal_axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +17,12 @@ class Categorise:
     """Options of the verb.
 
     Attributes:
-        categorise: "kmeans".
+        categorise: "kmeans" (exact) or "minibatch", as DatUS2's code does it.
         k: number of categories, or "auto" to choose it from the data.
         init: how k-means starts; the paper's review found k-means++ best, its code used "random".
         restarts: independent starts of k-means; the best is kept.
+        components: principal components that vectors are reduced to first, 0 for none; DatUS2's
+            code rotates by all of them, which changes nothing.
         seed: fixes every draw.
     """
 
@@ -27,6 +30,7 @@ class Categorise:
     k: int | str = "auto"
     init: str = "k-means++"
     restarts: int = 10
+    components: int = 0
     seed: int = 0
 
 
@@ -69,14 +73,35 @@ def categorise(vectors: Tensor, options: Categorise) -> Categories:
             f"{k} categories were asked for, but only {len(vectors)} regions were found. "
             "Give more images, a smaller --k, or --k auto."
         )
-    return Categories(CATEGORISE[options.categorise](vectors, k, options), curve)
+    if not options.components:
+        return Categories(CATEGORISE[options.categorise](vectors, k, options), curve)
+    mean, axes = principal_axes(vectors, options.components)
+    centroids = CATEGORISE[options.categorise]((vectors - mean) @ axes, k, options)
+    # Back in all dimensions the nearest centroid is the same: what was left out differs from every
+    # centroid by the same distance.
+    return Categories(centroids @ axes.T + mean, curve)
 
 
 def by_kmeans(vectors: Tensor, k: int, options: Categorise) -> Tensor:
     """k-means over the whole data set (DatUS2, section III.D), the largest cluster first."""
     found = kmeans(vectors, k, seed=options.seed, restarts=options.restarts, init=options.init)
-    counts = found.labels.bincount(minlength=k)
-    return found.centroids[counts.argsort(descending=True, stable=True)]
+    return _largest_first(vectors, found.centroids)
 
 
-CATEGORISE: dict[str, Callable[[Tensor, int, Categorise], Tensor]] = {"kmeans": by_kmeans}
+def by_minibatch(vectors: Tensor, k: int, options: Categorise) -> Tensor:
+    """Mini-batch k-means with the batch size and rounds of DatUS2's code."""
+    batch = max(2048, 2 ** math.ceil(math.log2(k)))
+    start = kmeans(vectors, k, seed=options.seed, restarts=1, init=options.init, iterations=0)
+    centroids = minibatch(vectors, start.centroids, batch=batch, epochs=50, seed=options.seed)
+    return _largest_first(vectors, centroids)
+
+
+def _largest_first(vectors: Tensor, centroids: Tensor) -> Tensor:
+    counts = assign(vectors, centroids)[0].bincount(minlength=len(centroids))
+    return centroids[counts.argsort(descending=True, stable=True)]
+
+
+CATEGORISE: dict[str, Callable[[Tensor, int, Categorise], Tensor]] = {
+    "kmeans": by_kmeans,
+    "minibatch": by_minibatch,
+}

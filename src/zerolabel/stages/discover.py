@@ -34,7 +34,8 @@ class Discover:
         starts: 1 climbs once in a fixed order; further starts cut the best communities in two and
             climb again.
         segments: groups per image for "kmeans".
-        connectivity: 4 or 8 neighbours when groups are split into connected regions.
+        split: split groups into connected regions; False keeps DatUS2's raw groups.
+        connectivity: 4 or 8 neighbours when groups are split.
         minimum: regions of fewer patches are noise; 6 is DatUS2's "more than 5".
         seed: fixes every draw.
     """
@@ -45,6 +46,7 @@ class Discover:
     resolution: float = 1.0
     starts: int = 2
     segments: int = 6
+    split: bool = True
     connectivity: int = 8
     minimum: int = 6
     seed: int = 0
@@ -67,7 +69,10 @@ def discover(features: Tensor, options: Discover) -> RegionMap:
     if options.discover not in DISCOVER:
         raise unknown_name("discover stage", options.discover, DISCOVER)
     groups = DISCOVER[options.discover](features, options)
-    ids = components(groups, connectivity=options.connectivity)
+    if options.split:
+        ids = components(groups, connectivity=options.connectivity)
+    else:
+        ids = np.unique(groups, return_inverse=True)[1].reshape(groups.shape).astype(np.int32)
     count = sizes(ids)
     return RegionMap(ids, count >= min(options.minimum, count.max()))
 

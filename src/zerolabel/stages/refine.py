@@ -49,7 +49,9 @@ def refine(scores: Tensor, image: Image, *, name: str, covered: Tensor | None = 
 def guided(scores: Tensor, image: Tensor) -> Tensor:
     """Follow the photo's edges within about a patch (fast guided filter)."""
     patch = max(image.shape[1] / scores.shape[1], image.shape[2] / scores.shape[2])
-    return guided_argmax(scores, image, radius=max(2, round(patch)))
+    radius = max(2, round(patch))
+    # Eight cells in the radius are enough; of a large photo finer ones would cost gigabytes.
+    return guided_argmax(scores, image, radius=radius, subsample=max(4, radius // 8))
 
 
 def bilinear(scores: Tensor, image: Tensor) -> Tensor:
