@@ -43,6 +43,9 @@ def test_everything_that_a_result_depends_on_changes_the_key():
         key("tokens", batch, {"k": 1}),
         key("tokens", batch, {"k": "1"}),
         key("tokens", batch, b"mean"),
+        key("tokens", batch, 1, "2"),
+        key("tokens", batch, "2", 1),
+        key("tokens", batch, 1, 2),
         key("tokens", batch),
     ]
     assert len(set(keys)) == len(keys)

@@ -229,6 +229,49 @@ def test_what_is_subtracted_before_the_graph_is_built(centre, monkeypatch):
     torch.testing.assert_close(seen[0], new - mean(new), atol=1e-5, rtol=0)
 
 
+def test_fitting_again_forgets_the_mean():
+    options = SMALL | {"size": (24, 32), "k": 2, "centre": "dataset"}
+    made, _ = fitted("datus", world(3, images=3, seed=1), backbone=tiny_vit(), **options)
+    samples = world(3, images=3, size=(24, 32))
+    made.fit(samples, store=Store())
+    fresh, _ = fitted("datus", samples, backbone=tiny_vit(), **options)
+    assert all(torch.equal(made.arrays[name], fresh.arrays[name]) for name in fresh.arrays)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"channel_order": "bgr"},
+        {"features": "tokens"},
+        {"size": (32, 40)},
+        {"centre": "image"},
+        {"minimum": 2},
+        {"resolution": 3.0, "describe": "pool"},
+        {"fill": "mean"},
+    ],
+)
+def test_runs_of_other_settings_or_data_can_share_a_store(changes, monkeypatch):
+    monkeypatch.setattr(datus, "BATCH", 2)
+    samples, store = world(3, images=4, size=(24, 32)), Store()
+    options = SMALL | {"size": (24, 32), "k": 2, "centre": "dataset"}
+    fitted("datus", samples[:2], backbone=tiny_vit(), store=store, **options)
+    fitted("datus", samples, backbone=tiny_vit(seed=1), store=store, **options)
+    for settings in (options, options | changes):
+        shared, _ = fitted("datus", samples, backbone=tiny_vit(), store=store, **settings)
+        fresh, _ = fitted("datus", samples, backbone=tiny_vit(), **settings)
+        assert all(torch.equal(shared.arrays[name], fresh.arrays[name]) for name in fresh.arrays)
+
+
+def test_a_region_belongs_to_the_nearest_centroid():
+    samples = [painted((0, 0, 6, 4, RED))]
+    made, store = fitted("datus", samples, backbone=Squares(), k=2, describe="pool", **SMALL)
+    red, green = torch.nn.functional.normalize(torch.tensor([RED, GREEN]) / 255 - 0.3, dim=1)
+    made.arrays["centroids"] = torch.stack([red, 5 * (red + green), green])  # longer, not nearer
+    made.arrays["patches"] = made.arrays["centroids"]
+    found = label_maps(made, samples, store, name="nearest")["a.png"]
+    assert (found[0, 0], found[0, -1]) == (0, 2)
+
+
 def test_the_published_code_sees_blue_for_red():
     sample = painted((0, 0, 6, 4, RED), ground=BLUE)
     shown = {}

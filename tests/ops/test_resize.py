@@ -137,9 +137,11 @@ def test_a_flat_photo_leaves_the_scores_as_they_are(grey):
     image = torch.full((3, 40, 64), grey, dtype=torch.uint8)
     scores = torch.zeros(3, 5, 8)
     scores[1, :, :4] = scores[2, :, 4:] = 1  # a NaN would win everywhere
-    found = guided_argmax(scores, image, radius=8)
-    assert (found[:, :32] == 1).all()
-    assert (found[:, 32:] == 2).all()
+    upright = guided_argmax(scores, image, radius=8)
+    lying = guided_argmax(scores.transpose(1, 2), image.transpose(1, 2), radius=8)
+    for found in (upright, lying.T):
+        assert (found[:, :32] == 1).all()
+        assert (found[:, 32:] == 2).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 2), (200, 5)])
