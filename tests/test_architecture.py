@@ -66,7 +66,7 @@ def test_a_method_never_imports_a_method() -> None:
         (path, name)
         for room, name, path in arrows()
         if room == "methods" and name.startswith("zerolabel.methods.")
-        if name != "zerolabel.methods.base"
+        if name not in ("zerolabel.methods.base", "zerolabel.methods.regions")  # what they share
     ]
     assert not wrong, wrong
 

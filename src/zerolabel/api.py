@@ -27,7 +27,7 @@ def segment(
     method: str = "datus",
     k: int | str | None = None,
     preset: str = "default",
-    backbone: str = "filterbank",
+    backbone: str = "auto",
     weights: str | Path | None = None,
     device: str = "auto",
     split: str | None = None,
@@ -44,7 +44,8 @@ def segment(
         method: a name of `list_methods()`.
         k: number of categories, or "auto"; None leaves it to the preset, whose default is "auto".
         preset: the method's published or default settings by name.
-        backbone: a name of `list_backbones()`.
+        backbone: a name of `list_backbones()`, or "auto": DINO if its weights are here, else the
+            embedded one.
         weights: a weights file for the backbone.
         device: "auto", "cpu", "cuda" or "mps".
         split: of a data set in a known layout.
@@ -72,7 +73,7 @@ def fit(
     method: str = "datus",
     k: int | str | None = None,
     preset: str = "default",
-    backbone: str = "filterbank",
+    backbone: str = "auto",
     weights: str | Path | None = None,
     device: str = "auto",
     split: str | None = None,
@@ -87,7 +88,8 @@ def fit(
         method: as in `segment`, and so the arguments after it.
         k: number of categories, or "auto".
         preset: settings by name.
-        backbone: a name of `list_backbones()`.
+        backbone: a name of `list_backbones()`, or "auto": DINO if its weights are here, else the
+            embedded one.
         weights: a weights file for the backbone.
         device: "auto", "cpu", "cuda" or "mps".
         split: of a data set in a known layout.

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from reference.layouts import LAYOUTS, timm, weights_of
+from safetensors.torch import save_file
 
 from zerolabel.backbones import registry, weights
 from zerolabel.backbones.layouts import build, convert, infer_config
@@ -54,6 +55,28 @@ def test_the_network_is_told_from_shapes(arch, patch):
     with torch.device("meta"):
         state = ViT(config).state_dict()
     assert infer_config(state) == config
+
+
+@pytest.mark.parametrize("patch", [4, 8])
+@pytest.mark.parametrize("arch", ["vit-nano", "vit-mini"])
+def test_a_trained_network_of_our_own_comes_back(arch, patch, tmp_path):
+    config = vit_config(arch, patch, grid=6, conv_stem=True)
+    state = weights_of(config)
+    path = tmp_path / "backbone.safetensors"
+    save_file(state, path)
+    back = convert(weights.load_file(path))
+    assert back.keys() == state.keys()
+    assert infer_config(back) == config
+    assert config.pos_interp == "size"
+    net, other = build(back).eval(), ViT(config).eval()
+    other.load_state_dict(state)
+    x = torch.randn(2, 3, 3 * patch, 7 * patch + 1, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for own, expected in zip(net.forward_all(x), other.forward_all(x), strict=True):
+            assert torch.equal(own, expected)
+    torn = {k: v for k, v in state.items() if "stages.1." not in k}
+    with pytest.raises(WeightsError, match=r"patch_embed\.stages"):
+        build(convert(torn))
 
 
 def test_half_precision_is_read_as_single():

@@ -161,7 +161,7 @@ def test_missing_weights_are_an_error_that_helps(home):
     message = str(caught.value)
     for part in ("zerolabel models get dino-vits16", "87 MB", "Apache-2.0", "--weights FILE"):
         assert part in message
-    assert "--backbone filterbank" in message
+    assert "--backbone embedded" in message
 
 
 def test_getting_weights_offline_fails_at_once(home):

@@ -175,7 +175,7 @@ def test_an_empty_settings_file_changes_nothing(zerolabel, photos, tmp_path):
     ("words", "hint"),
     [
         (["--method", "k-means"], "Did you mean 'kmeans'?"),
-        (["--method", "zzz"], "Known: datus, kmeans"),
+        (["--method", "zzz"], "Known: datus, dino-attention"),
         (["--backbone", "dino-vits61"], "Did you mean 'dino-vits16'"),
         (["--preset", "papper"], "Did you mean 'paper'"),
         (["--refine", "guidet"], "Did you mean 'guided'"),
@@ -262,7 +262,7 @@ def test_missing_weights(zerolabel, photos, tmp_path):
     words = ("segment", photos, "--out", tmp_path / "run", "--backbone", "dino-vits16")
     code, _, err = zerolabel(*words)
     assert code == 1
-    for advice in ("zerolabel models get dino-vits16", "--weights FILE", "--backbone filterbank"):
+    for advice in ("zerolabel models get dino-vits16", "--weights FILE", "--backbone embedded"):
         assert advice in err
     assert not (tmp_path / "run").exists()
 

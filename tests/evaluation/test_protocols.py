@@ -14,7 +14,7 @@ COUNTS = np.array([[50, 2, 0, 9, 1], [3, 20, 1, 0, 2], [4, 0, 10, 8, 0]])
 def test_every_protocol_is_whole(name):
     protocol = PROTOCOLS[name]
     assert protocol.id == name
-    assert protocol.matching in MATCHINGS
+    assert (protocol.matching in MATCHINGS) == (protocol.judges == "masks")
     assert protocol.description.endswith(".")
     assert ". " not in protocol.description, "one sentence"
 
@@ -52,3 +52,8 @@ def test_full_is_the_default_of_scores():
 def test_ignoring_the_only_class_is_refused():
     with pytest.raises(UsageError, match="Use the protocol full"):
         score(np.array([[3, 4]]), PROTOCOLS["full-nobg"])
+
+
+def test_a_protocol_of_attention_scores_no_masks():
+    with pytest.raises(UsageError, match="jaccard judges attention, not masks"):
+        score(COUNTS, PROTOCOLS["jaccard"])

@@ -28,7 +28,7 @@ from zerolabel.methods.base import BATCH
 from zerolabel.store import Store
 
 IMAGES = BATCH + 4  # two batches
-OPTIONS = {"method": "datus", "k": 3, "size": 64}
+OPTIONS = {"method": "datus", "k": 3, "size": 64, "backbone": "filterbank"}
 FEW_PATCHES = partial(filterbank.Config, patches=2000)
 SAME = ("masks", "overlays", "categories.json", "failures.json", "model.json", "model.safetensors")
 
@@ -359,7 +359,7 @@ filterbank.Config = partial(filterbank.Config, patches=2000)
 main()
 """
 COMMAND = [sys.executable, "-c", PROGRAM, "segment"]
-FLAGS = ["--k", "3", "--size", "64"]
+FLAGS = ["--k", "3", "--size", "64", "--backbone", "filterbank"]
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ from zerolabel.data.folder import from_arrays
 from zerolabel.data.synthetic import world
 from zerolabel.data.transforms import load_batch
 from zerolabel.errors import UsageError
-from zerolabel.methods import datus
+from zerolabel.methods import datus, regions
 from zerolabel.methods.base import configure
 from zerolabel.methods.datus import PRESETS, Datus
+from zerolabel.stages import segments
 from zerolabel.stages.discover import DISCOVER
 from zerolabel.store import Store
 from zerolabel.types import Features, Sample
@@ -106,6 +107,15 @@ def painted(*boxes, size=(48, 64), ground=GREEN, name="a.png"):
     return from_arrays(name, image)
 
 
+def watch_discovery(monkeypatch):
+    """A list that fills with the patch features of every image that is looked at."""
+    seen, discover = [], segments.discover
+    monkeypatch.setattr(
+        segments, "discover", lambda x, c: (seen.append(x.features), discover(x, c))[1]
+    )
+    return seen
+
+
 def noisy_samples():
     """Red beside green; in the green a lonely reddish patch and a dark green one."""
     boxes = [(0, 0, 6, 4, RED), (2, 6, 3, 7, (200, 60, 40)), (5, 7, 6, 8, (60, 140, 40))]
@@ -184,8 +194,7 @@ def test_notes_say_what_was_adapted():
 
 @pytest.mark.parametrize("features", ["keys", "tokens"])
 def test_the_graph_is_built_on_the_features_asked_for(features, monkeypatch):
-    seen, discover = [], datus.discover
-    monkeypatch.setattr(datus, "discover", lambda x, c: (seen.append(x), discover(x, c))[1])
+    seen = watch_discovery(monkeypatch)
     backbone, samples = Squares(), noisy_samples()
     made, _ = fitted("datus", samples, backbone=backbone, k=2, features=features, **SMALL)
     assert made.notes == []
@@ -207,9 +216,9 @@ def slow_mean(features):
 
 @pytest.mark.parametrize("centre", ["none", "image", "dataset"])
 def test_what_is_subtracted_before_the_graph_is_built(centre, monkeypatch):
-    seen, discover = [], datus.discover
-    monkeypatch.setattr(datus, "discover", lambda x, c: (seen.append(x), discover(x, c))[1])
-    monkeypatch.setattr(datus, "BATCH", 2)
+    seen = watch_discovery(monkeypatch)
+    for module in (datus, regions):
+        monkeypatch.setattr(module, "BATCH", 2)
     samples = world(3, images=5, size=(24, 32))
     options = SMALL | {"size": (24, 32), "k": 2, "centre": centre}
     made, store = fitted("datus", [*samples, broken("z")], backbone=tiny_vit(), **options)
@@ -251,7 +260,8 @@ def test_fitting_again_forgets_the_mean():
     ],
 )
 def test_runs_of_other_settings_or_data_can_share_a_store(changes, monkeypatch):
-    monkeypatch.setattr(datus, "BATCH", 2)
+    for module in (datus, regions):
+        monkeypatch.setattr(module, "BATCH", 2)
     samples, store = world(3, images=4, size=(24, 32)), Store()
     options = SMALL | {"size": (24, 32), "k": 2, "centre": "dataset"}
     fitted("datus", samples[:2], backbone=tiny_vit(), store=store, **options)
@@ -317,15 +327,15 @@ def test_segments_are_found_once(root, tmp_path):
 
 
 def test_many_segments_are_sampled_per_image(monkeypatch):
-    seen, categorise = [], datus.categorise
+    seen, categorise = [], regions.categorise
     monkeypatch.setattr(
-        datus, "categorise", lambda x, c: (seen.append(len(x)), categorise(x, c))[1]
+        regions, "categorise", lambda x, c: (seen.append(len(x)), categorise(x, c))[1]
     )
     samples = world(4, images=6, size=(60, 84))
     options = SMALL | {"k": 3, "discover": "kmeans", "describe": "pool"}
     fitted("datus", samples, backbone=small_bank(), **options)
     assert seen[0] >= 15
-    monkeypatch.setattr(datus, "ENOUGH", 12)
+    monkeypatch.setattr(regions, "ENOUGH", 12)
     fitted("datus", samples, backbone=small_bank(), **options)
     assert 10 <= seen[1] <= 12
 

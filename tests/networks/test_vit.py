@@ -173,6 +173,8 @@ def test_it_can_be_trained():
 
 def test_the_published_sizes():
     sizes = {name: (a.dim, a.depth, a.heads) for name, a in ARCHITECTURES.items()}
+    own = {name: sizes.pop(name) for name in ("vit-nano", "vit-mini")}  # for two CPU cores
+    assert all(dim == 64 * heads for dim, _, heads in own.values())
     assert sizes == {
         "vit-tiny": (192, 12, 3),
         "vit-small": (384, 12, 6),
@@ -182,6 +184,122 @@ def test_the_published_sizes():
     assert vit_config("vit-small", 8).grid == 28
     with pytest.raises(UsageError, match="Did you mean 'vit-small'"):
         vit_config("vit-smal", 8)
+
+
+STEMS = {
+    "linear": DINO,
+    "registers": FAMILIES["dinov2-reg"],
+    "convolutions": vit_config("vit-nano", 8, grid=4, conv_stem=True),
+    "two-stages": replace(vit_config("vit-nano", 4, grid=4, conv_stem=True), depth=1),
+}
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_all_tokens_at_once_are_those_of_forward(stem):
+    config = STEMS[stem]
+    net = lively(config).double()
+    x = images(3 * config.patch + 1, 5 * config.patch + config.patch - 1)
+    with torch.no_grad():
+        cls, tokens = net.forward_all(x)
+        out = net(x, want={"tokens", "cls"})
+    assert tokens.shape == (2, 3, 5, config.dim)
+    torch.testing.assert_close(cls, out.cls, atol=1e-10, rtol=0)
+    torch.testing.assert_close(tokens, out.tokens, atol=1e-10, rtol=0)
+
+
+def test_convolutions_halve_the_image_until_a_patch_is_a_pixel():
+    for patch, stages in ((2, 1), (4, 2), (8, 3), (16, 4), (32, 5)):
+        with torch.device("meta"):
+            stem = ViT(vit_config("vit-mini", patch, grid=2, conv_stem=True)).patch_embed
+            found = stem(torch.zeros(1, 3, 2 * patch + 1, 3 * patch + patch - 1))
+        widths = [stage.conv.out_channels for stage in stem.stages]
+        assert widths == [192 >> i for i in reversed(range(stages))]
+        assert found.shape == (1, 192, 2, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (25, 47), (31, 41)])
+def test_a_convolutional_stem_cuts_the_rest_off(height, width):
+    net = lively(STEMS["convolutions"])
+    x = images(height, width, dtype=torch.float32)
+    with torch.no_grad():
+        whole, cut = net.forward_all(x), net.forward_all(x[:, :, :24, :40])
+    for own, other in zip(whole, cut, strict=True):
+        assert torch.equal(own, other)
+
+
+def test_a_convolutional_stem_treats_every_image_by_itself():
+    net = lively(STEMS["convolutions"]).double()
+    x = images(32, 32, batch=3)
+    with torch.no_grad():
+        together = net.forward_all(x)[1]
+        alone = torch.cat([net.train().forward_all(one[None])[1] for one in x])
+    torch.testing.assert_close(together, alone, atol=1e-10, rtol=0)
+
+
+def test_a_patch_that_cannot_be_halved_is_refused():
+    for patch in (1, 7, 14):
+        with pytest.raises(UsageError, match=f"needs a patch of 2, 4, 8, 16 or 32, got {patch}"):
+            vit_config("vit-nano", patch, conv_stem=True)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_hidden_patches_are_replaced(stem):
+    config = STEMS[stem]
+    net = lively(config).double()
+    x = images(2 * config.patch, 3 * config.patch)
+    masked = torch.zeros(2, 2, 3, dtype=torch.bool)
+    masked[0, 1, 2] = True
+    token = torch.randn(config.dim, generator=torch.Generator().manual_seed(0)).double()
+    first = 1 + config.registers
+    with torch.no_grad():
+        plain, _ = net.embed(x)
+        hidden, grid = net.embed(x, masked=masked, mask_token=token)
+        zero, _ = net.embed(x, masked=masked, mask_token=torch.zeros_like(token))
+        nothing = net.forward_all(x, masked=torch.zeros_like(masked), mask_token=token)
+        expected = net.forward_all(x)
+        seen = net.forward_all(x, masked=masked, mask_token=token)
+    assert grid == (2, 3)
+    place = first + 5  # the last patch of the first image
+    torch.testing.assert_close(hidden[0, place] - zero[0, place], token)
+    rest = torch.ones(plain.shape[:2], dtype=torch.bool)
+    rest[0, place] = False
+    assert torch.equal(hidden[rest], plain[rest])
+    for own, other in zip(nothing, expected, strict=True):
+        assert torch.equal(own, other)
+    assert not torch.allclose(seen[0][0], expected[0][0])
+    assert torch.equal(seen[0][1], expected[0][1])  # the other image
+
+
+@pytest.mark.parametrize("stem", ["convolutions", "two-stages"])
+def test_random_stems_follow_the_seed_and_are_bounded(stem):
+    first, again, other = (random_vit(STEMS[stem], seed=s).state_dict() for s in (0, 0, 1))
+    for name, value in first.items():
+        assert torch.equal(value, again[name]), name
+        if not name.startswith("patch_embed"):
+            continue
+        if "norm" in name:
+            assert (value == (0 if name.endswith("bias") else 1)).all()
+            continue
+        fan_in = first[name.replace(".bias", ".weight")][0].numel()
+        assert 0.8 * fan_in**-0.5 < value.abs().max() <= fan_in**-0.5, name
+        assert not torch.equal(value, other[name])
+
+
+def test_branches_are_dropped_for_whole_images_while_training():
+    net = lively(replace(STEMS["convolutions"], depth=1)).double()
+    drop = net.blocks[0].drop_path
+    drop.rate, drop.generator = 0.5, torch.Generator()
+    z = torch.randn(64, 5, 128, generator=torch.Generator().manual_seed(0)).double()
+    assert torch.equal(drop(z), z)  # not while it is used
+    drop.train()
+    before = torch.get_rng_state()
+    dropped = drop(z)
+    assert torch.equal(before, torch.get_rng_state())
+    kept = dropped.abs().sum((1, 2)) > 0
+    assert 16 < kept.sum() < 48
+    torch.testing.assert_close(dropped[kept], 2 * z[kept])
+    drop.rate = 0.0
+    assert torch.equal(drop(z), z)
 
 
 def test_names_are_those_of_the_original_checkpoints():

@@ -7,12 +7,18 @@ from hypothesis.extra import numpy as hnp
 
 from zerolabel.errors import UsageError
 from zerolabel.stages import discover as stage
-from zerolabel.stages.discover import DISCOVER, Discover, discover
+from zerolabel.stages.discover import BACKGROUND, DISCOVER, Discover, Encoded, discover, needs
 
 GROUPS = hnp.arrays(
     np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 2)
 )
-ANY = torch.zeros(1, 1, 1)
+ANY = Encoded(torch.zeros(1, 1, 1))
+
+
+def encoded(features):
+    """An image whose two heads look at what its first and second channel show."""
+    maps = features[..., :2].permute(2, 0, 1).clamp_min(0).contiguous()
+    return Encoded(features, maps)
 
 
 @pytest.fixture
@@ -20,7 +26,7 @@ def plant(monkeypatch):
     """Make groups the answer of a discovery."""
 
     def answer(groups):
-        monkeypatch.setitem(DISCOVER, "planted", lambda features, options: np.asarray(groups))
+        monkeypatch.setitem(DISCOVER, "planted", lambda image, options: np.asarray(groups))
 
     return answer
 
@@ -57,7 +63,7 @@ def test_an_image_of_small_regions_keeps_its_largest(plant):
 @settings(deadline=None)
 def test_every_region_map_keeps_its_promises(groups, minimum, connectivity):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DISCOVER, "planted", lambda features, options: groups)
+        patch.setitem(DISCOVER, "planted", lambda image, options: groups)
         regions = planted(minimum=minimum, connectivity=connectivity)
     assert regions.ids.dtype == np.int32
     assert regions.ids.shape == groups.shape
@@ -85,7 +91,8 @@ def parts(noise=0.2, seed=0):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_discovery_finds_planted_parts(name, weighted):
     features, truth = parts()
-    regions = discover(features, Discover(discover=name, segments=3, weighted=weighted))
+    options = {"segments": 3, "weighted": weighted, "mass": 1.0, "heads": "all"}
+    regions = discover(encoded(features), Discover(discover=name, **options))
     np.testing.assert_array_equal(regions.ids, truth)
     assert regions.valid.all()
 
@@ -94,7 +101,7 @@ def test_every_discovery_finds_planted_parts(name, weighted):
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 3), (5, 1)])
 def test_every_discovery_manages_tiny_grids_and_equal_patches(name, size):
     for features in (torch.ones(*size, 3), torch.zeros(*size, 3), torch.randn(*size, 3)):
-        regions = discover(features, Discover(discover=name))
+        regions = discover(encoded(features), Discover(discover=name))
         assert regions.ids.shape == size
         assert regions.valid.any()
 
@@ -102,7 +109,9 @@ def test_every_discovery_manages_tiny_grids_and_equal_patches(name, size):
 @pytest.mark.parametrize("name", DISCOVER)
 def test_every_discovery_is_repeatable(name):
     features, _ = parts(noise=2)
-    first, second = (discover(features, Discover(discover=name, starts=3)) for _ in range(2))
+    first, second = (
+        discover(encoded(features), Discover(discover=name, starts=3)) for _ in range(2)
+    )
     np.testing.assert_array_equal(first.ids, second.ids)
 
 
@@ -115,12 +124,12 @@ def test_louvain_gets_the_graph_and_the_options(monkeypatch):
 
     monkeypatch.setattr(stage, "louvain", louvain)
     features = torch.tensor([[[1.0, 0], [1, 1]], [[-1, 0], [0, 2]]])
-    discover(features, Discover(starts=1))
+    discover(Encoded(features), Discover(starts=1))
     binary = [[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 0], [0, 1, 0, 1]]
     np.testing.assert_array_equal(seen["graph"], binary)
     assert (seen["resolution"], seen["starts"], seen["seed"]) == (1.0, 1, 0)
     options = Discover(weighted=True, self_loops=False, resolution=2.0, starts=3, seed=5)
-    discover(features, options)
+    discover(Encoded(features), options)
     weighted = [[0, 1, 0, 0], [1, 0, 0, 2], [0, 0, 0, 0], [0, 2, 0, 0]]
     np.testing.assert_array_equal(seen["graph"], weighted)
     assert (seen["resolution"], seen["starts"], seen["seed"]) == (2.0, 3, 5)
@@ -128,9 +137,9 @@ def test_louvain_gets_the_graph_and_the_options(monkeypatch):
 
 def test_kmeans_makes_at_most_as_many_groups_as_asked():
     features = torch.randn(6, 6, 5, generator=torch.Generator().manual_seed(0))
-    groups = DISCOVER["kmeans"](features, Discover(segments=4))
+    groups = DISCOVER["kmeans"](Encoded(features), Discover(segments=4))
     assert len(np.unique(groups)) == 4
-    scaled = DISCOVER["kmeans"](features * torch.rand(6, 6, 1) * 9, Discover(segments=4))
+    scaled = DISCOVER["kmeans"](Encoded(features * torch.rand(6, 6, 1) * 9), Discover(segments=4))
     np.testing.assert_array_equal(groups, scaled)  # lengths of features do not matter
 
 
@@ -146,3 +155,98 @@ def test_without_the_split_the_raw_groups_stay(plant):
     regions = planted(split=False, minimum=1)
     np.testing.assert_array_equal(regions.ids, [[0, 1, 0], [1, 1, 0]])
     assert planted(minimum=1, connectivity=4).count == 3
+
+
+def test_a_background_is_one_last_region_and_never_noise(plant):
+    plant([[4, 4, -1, 4], [-1, -1, -1, 4], [4, 4, 4, -1]])  # two parts, and two of background
+    regions = planted(minimum=3)
+    np.testing.assert_array_equal(regions.ids, [[0, 0, 2, 1], [2, 2, 2, 1], [1, 1, 1, 2]])
+    assert regions.valid.tolist() == [False, True, True]
+    assert planted(minimum=99).valid.tolist() == [False, True, True]  # the largest part stays
+    plant([[1, 1, 1, 1, -1, 1]])
+    assert planted(minimum=4).valid.tolist() == [True, False, True]
+    plant([[-1, -1]])
+    assert planted().valid.tolist() == [True]
+    plant([[3, -1, 3]])
+    raw = planted(split=False)
+    np.testing.assert_array_equal(raw.ids, [[0, 1, 0]])
+    assert raw.valid.all()
+
+
+def slow_mask(values, mass):
+    """Keep patches from the strongest on until they hold the mass."""
+    order = sorted(range(values.size), key=lambda i: (values.flat[i], i), reverse=True)
+    mask, held = np.zeros(values.size, bool), 0.0
+    for i in order:
+        if held >= mass * values.sum():
+            break
+        mask[i], held = True, held + values.flat[i]
+    return mask.reshape(values.shape)
+
+
+def slow_groups(maps, mass, heads):
+    """Groups by attention, patch by patch."""
+    masks = [slow_mask(m, mass) for m in maps]
+    groups = np.full(maps[0].shape, BACKGROUND)
+    if heads == "mean":
+        groups[slow_mask(sum(maps) / len(maps), mass)] = 0
+        return groups
+    for at in np.ndindex(groups.shape):
+        keeping = [i for i, mask in enumerate(masks) if mask[at] and heads in ("union", "all", i)]
+        if keeping:
+            best = max(keeping, key=lambda i: maps[i][at] / maps[i].sum())
+            groups[at] = best if heads == "all" else 0
+    return groups
+
+
+@pytest.mark.parametrize("heads", ["mean", "union", "all", 0, 2])
+@pytest.mark.parametrize("mass", [0.3, 0.6, 0.95])
+def test_attention_groups_are_those_of_a_loop(heads, mass):
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.rand(3, 7, 9, generator=generator, dtype=torch.float64) ** 4
+    maps[1] *= 5
+    image = Encoded(torch.zeros(7, 9, 2), maps)
+    groups = DISCOVER["attention"](image, Discover(mass=mass, heads=heads))
+    assert groups.dtype == np.int32
+    np.testing.assert_array_equal(groups, slow_groups(maps.numpy(), mass, heads))
+
+
+def test_attention_is_cut_into_connected_objects():
+    attention = torch.full((1, 6, 9), 0.01)
+    attention[0, :3, :2] = attention[0, 3:, 6:] = 1.0
+    options = Discover(discover="attention", mass=0.97)
+    regions = discover(Encoded(torch.zeros(6, 9, 2), attention), options)
+    expected = np.full((6, 9), 2)
+    expected[:3, :2], expected[3:, 6:] = 0, 1
+    np.testing.assert_array_equal(regions.ids, expected)
+    assert regions.valid.all()
+
+
+def test_an_image_without_attention_is_all_background():
+    options = Discover(discover="attention")
+    for heads in ("mean", "union", "all", 1):
+        image = Encoded(torch.zeros(2, 3, 4), torch.zeros(2, 2, 3))
+        regions = discover(image, Discover(discover="attention", heads=heads))
+        assert (regions.ids == 0).all()
+        assert regions.valid.tolist() == [True]
+    assert needs(options) == {"attention"}
+    assert needs(Discover()) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": "best"}, "Unknown choice of heads 'best'.*Known: all, mean, union"),
+        ({"heads": 2}, "heads 0 to 1; there is no head 2"),
+        ({"mass": 1.5}, "share, 0..1, found 1.5"),
+    ],
+)
+def test_wrong_options_of_attention_are_explained(changes, message):
+    image = Encoded(torch.zeros(2, 3, 4), torch.ones(2, 2, 3))
+    with pytest.raises(UsageError, match=message):
+        discover(image, Discover(discover="attention", **changes))
+
+
+def test_attention_must_be_there():
+    with pytest.raises(UsageError, match="attention of the CLS token is needed"):
+        discover(ANY, Discover(discover="attention"))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from zerolabel.backbones.registry import giving
+from zerolabel.backbones.registry import BACKBONES, giving
 from zerolabel.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from zerolabel.types import Features
 
+AUTO = "auto"
+BETTER, SHIPPED = "dino-vits16", "embedded"  # what "auto" takes, in this order
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -60,6 +62,33 @@ class Backbone(Protocol):
 
     def restore(self, state: Mapping[str, Tensor]) -> Backbone:
         """Take over what was learned before."""
+
+
+def choose(name: str, *, weights: Path | str | None = None) -> tuple[str, str]:
+    """Decide which backbone "auto" is on this machine; other names stay.
+
+    Args:
+        name: what the user asked for.
+        weights: a weights file, which decides if it is given.
+
+    Returns:
+        The name, and one line on how to get a better one, empty if there is nothing to say.
+    """
+    from zerolabel.backbones.weights import find, megabytes
+
+    if name != AUTO:
+        return name, ""
+    if weights is not None:
+        return Path(weights).stem, ""
+    better = BACKBONES[BETTER]
+    if find(better) is not None:
+        return BETTER, ""
+    if find(BACKBONES[SHIPPED]) is None:
+        return "filterbank", ""
+    return SHIPPED, (
+        f"features are those of the small backbone that comes along; `zerolabel models get "
+        f"{BETTER}` fetches a better one ({megabytes(better)}, {better.licence})"
+    )
 
 
 def load(name: str, *, weights: Path | str | None = None, device: str = "auto") -> Backbone:

@@ -97,6 +97,9 @@ def infer_config(state: Mapping[str, Tensor]) -> VitConfig:
         )
     patch_shape, pos_shape, fc1_shape = (tuple(state[name].shape) for name in needed)
     dim = patch_shape[0]
+    stages = {int(m[1]) for name in state if (m := re.match(r"patch_embed\.stages\.(\d+)\.", name))}
+    if stages:  # this project's own networks: a convolutional stem, each stage of stride 2
+        patch_shape = (dim, 3, 2 ** len(stages), 2 ** len(stages))
     grid = math.isqrt(max(pos_shape[-2] - 1, 0)) if len(pos_shape) == 3 else 0
     known = len(patch_shape) == 4 and patch_shape[1] == 3 and patch_shape[2] == patch_shape[3]
     if not known or dim % HEAD_DIM or pos_shape != (1, 1 + grid**2, dim):
@@ -114,8 +117,9 @@ def infer_config(state: Mapping[str, Tensor]) -> VitConfig:
         grid=grid,
         layerscale="blocks.0.ls1.gamma" in state,
         registers=registers,
-        pos_interp="size-antialias" if registers else "dino",
+        pos_interp="size-antialias" if registers else "size" if stages else "dino",
         mlp_ratio=fc1_shape[0] / dim,
+        conv_stem=bool(stages),
     )
 
 

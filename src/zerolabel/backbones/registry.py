@@ -40,6 +40,7 @@ class Entry:
         mean: per RGB channel, of images scaled to 0..1, as the network was trained.
         std: likewise.
         sha256: of the weights file; None where nobody has computed it from the file yet.
+        packaged: the weights file inside this package; empty for all that are fetched.
     """
 
     name: str
@@ -55,15 +56,18 @@ class Entry:
     mean: Colour = IMAGENET_MEAN
     std: Colour = IMAGENET_STD
     sha256: str | None = None
+    packaged: str = ""
 
     @property
     def download_bytes(self) -> int:
-        """Approximate download: four bytes per parameter, as the published files are float32."""
-        return 4 * self.parameters
+        """Approximate size: published files are float32, the one that comes along is float16."""
+        return (2 if self.packaged else 4) * self.parameters
 
     @property
     def source(self) -> str:
         """Where the weights come from, for people."""
+        if self.packaged:
+            return "comes with zerolabel"
         return f"huggingface.co/{self.repo}" if self.repo else "needs no weights"
 
 
@@ -152,6 +156,17 @@ BACKBONES: dict[str, Entry] = {
         parameters=86_582_784,
         registers=4,
         pos_interp="size-antialias",
+    ),
+    # Pre-trained by this project without any label; docs/backbone.md says on what.
+    "embedded": Entry(
+        name="embedded",
+        arch="vit-mini",
+        patch=8,
+        licence="Apache-2.0",
+        gives=VIT_GIVES,
+        parameters=3_085_536,
+        pos_interp="size",
+        packaged="embedded.safetensors",
     ),
     "filterbank": Entry(
         name="filterbank",

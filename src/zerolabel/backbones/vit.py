@@ -88,9 +88,12 @@ class VitBackbone:
         # Not inference_mode: heads are trained on these features, and autograd refuses to save its
         # tensors for the backward pass.
         with torch.no_grad():
-            x = images.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)
-            out: Features = self.net(x, want=want)
+            out: Features = self.net(self.prepare(images), want=want)
         return out
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Bring uint8 RGB images (B, 3, H, W) to the device, as the network was trained on them."""
+        return images.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)
 
     def learn(self, batches: Iterable[Tensor], *, seed: int) -> VitBackbone:
         """Do nothing: this backbone comes trained."""

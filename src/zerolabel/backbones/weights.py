@@ -32,8 +32,11 @@ def find(item: Entry) -> Path | None:
         item: a registry entry.
 
     Returns:
-        The file in the cache of huggingface_hub, or None.
+        The file in this package or in the cache of huggingface_hub, or None.
     """
+    if item.packaged:
+        packaged = Path(__file__).with_name(item.packaged)
+        return packaged if packaged.is_file() else None
     if not item.repo:
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -61,7 +64,8 @@ def get(name: str) -> Path:
     """
     item = entry(name)
     if not item.repo:
-        raise UsageError(f"{name} needs no weights; use it with --backbone {name}.")
+        what = "comes with its weights" if item.packaged else "needs no weights"
+        raise UsageError(f"{name} {what}; use it with --backbone {name}.")
     path = find(item)
     if path is None:
         path = _download(item)
@@ -81,11 +85,16 @@ def cached(name: str) -> Path:
     """
     item = entry(name)
     path = find(item)
+    if path is None and item.packaged:
+        raise WeightsError(
+            f"{item.packaged} is missing from this installation. Install zerolabel again, or use "
+            "--backbone filterbank."
+        )
     if path is None:
         raise WeightsError(
             f"The weights of {name} are not on this machine. Run `zerolabel models get {name}` "
             f"(about {megabytes(item)} from {item.source}, licence {item.licence}), or pass a file "
-            "with --weights FILE, or use --backbone filterbank, which needs none."
+            "with --weights FILE, or use --backbone embedded, which comes with zerolabel."
         )
     return path
 
@@ -161,7 +170,7 @@ def _download(item: Entry) -> Path:
             raise _unreachable(item, error) from None
     raise WeightsError(
         f"{item.source} has none of {', '.join(item.filenames)} any more. Find the weights "
-        f"elsewhere and pass them with --weights FILE, or use --backbone filterbank."
+        f"elsewhere and pass them with --weights FILE, or use --backbone embedded."
     )
 
 
@@ -190,7 +199,7 @@ def _unreachable(item: Entry, error: Exception) -> WeightsError:
         f"The weights of {item.name} could not be fetched from {item.source} ({reason}). Run "
         f"`zerolabel models get {item.name}` on a machine with a network (HF_HUB_OFFLINE unset) "
         "and copy its Hugging Face cache here, or pass a file with --weights FILE, or use "
-        "--backbone filterbank, which needs no weights."
+        "--backbone embedded, which comes with zerolabel."
     )
 
 

@@ -20,6 +20,8 @@ COMMANDS = {
     "models": "zerolabel.cli.models:models",
     "doctor": "zerolabel.cli.doctor:doctor",
     "demo": "zerolabel.cli.demo:demo",
+    "pretrain": "zerolabel.cli.pretrain:pretrain",
+    "attention": "zerolabel.cli.attention:attention",
 }
 FAILED, WRONG_USAGE = 1, 2  # exit codes; 0 is all done, 3 done with failures
 NO_MEMORY = ("OutOfMemoryError", "can't allocate memory", "not enough memory")  # torch's words

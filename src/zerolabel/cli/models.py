@@ -24,8 +24,8 @@ def list_models() -> None:
 
     rows = [("NAME", "LICENCE", "SIZE", "CACHED", "GIVES", "SOURCE")]
     for name, item in BACKBONES.items():
-        size = megabytes(item) if item.repo else "-"
-        here = ("yes" if find(item) else "no") if item.repo else "-"
+        size = megabytes(item) if item.repo or item.packaged else "-"
+        here = ("yes" if find(item) else "no") if item.repo or item.packaged else "-"
         rows.append((name, item.licence, size, here, ",".join(sorted(item.gives)), item.source))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -62,11 +62,13 @@ FIT = (
     ),
     click.option(
         "--backbone",
-        default="filterbank",
+        default="auto",
         show_default=True,
-        help="filterbank needs no weights; `zerolabel models` lists all.",
+        help="auto is DINO if its weights are here, else embedded; `zerolabel models` lists all.",
     ),
-    click.option("--discover", metavar="NAME", help="louvain or kmeans.  [region methods]"),
+    click.option(
+        "--discover", metavar="NAME", help="louvain, kmeans or attention.  [region methods]"
+    ),
     click.option("--describe", metavar="NAME", help="crop-cls or pool.  [region methods]"),
     click.option("--categorise", metavar="NAME", help="kmeans or minibatch."),
     click.option(
@@ -144,7 +146,7 @@ def build_options(asked: dict[str, Any]) -> Options:
     from zerolabel.jobs.fit import Options
 
     settings = _read_settings(asked.pop("config"))
-    settings |= dict(_pair(text) for text in asked.pop("changes"))
+    settings |= parse_changes(asked.pop("changes"))
     names = ("method", "preset", "backbone", "weights", "device", "split")
     chosen = {name: asked.pop(name) for name in names}
     given = {name: value for name, value in asked.items() if value is not None}
@@ -209,19 +211,20 @@ def announce(run: Run) -> int:
     return failed(run.failures, run.path)
 
 
-def failed(failures: Mapping[str, str], out: Path) -> int:
+def failed(failures: Mapping[str, str], out: Path, *, listed: str = "failures.json") -> int:
     """Print which images could not be read, if any.
 
     Args:
         failures: id -> reason.
         out: the run directory.
+        listed: the file in it that lists them.
 
     Returns:
         The exit code: 3 if there are some, else 0.
     """
     if not failures:
         return 0
-    click.echo(f"{count(len(failures), 'image')} could not be read: {out / 'failures.json'}")
+    click.echo(f"{count(len(failures), 'image')} could not be read: {out / listed}")
     for name, reason in list(failures.items())[:SHOWN]:
         click.echo(f"  {name}: {reason}")
     if len(failures) > SHOWN:
@@ -250,6 +253,11 @@ def _read_settings(path: Path | None) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise UsageError(f"{path} must hold settings as `name: value` lines, found {found!r}.")
     return {_field(name): value for name, value in found.items()}
+
+
+def parse_changes(texts: Iterable[str]) -> dict[str, str]:
+    """Read the values of --set; a text that is no NAME=VALUE is wrong usage."""
+    return dict(_pair(text) for text in texts)
 
 
 def _pair(text: str) -> tuple[str, str]:

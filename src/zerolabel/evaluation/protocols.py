@@ -24,6 +24,8 @@ class Protocol:
         unlabelled: pixels without a cluster, or of a cluster that no class was matched to, are
             a "miss" of their true class, or "drop": not counted at all.
         background: whether pixels of class 0, the background, are "scored" or "ignored".
+        judges: the "masks" of a run, or the "attention" of a backbone, for which see
+            `evaluation.jaccard`; its matching is from objects to heads, not in `ops.matching`.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Protocol:
     absent: Literal["nanmean"] = "nanmean"
     unlabelled: Literal["miss", "drop"] = "miss"
     background: Literal["scored", "ignored"] = "scored"
+    judges: Literal["masks", "attention"] = "masks"
 
     @property
     def first_class(self) -> int:
@@ -58,6 +61,14 @@ PROTOCOLS: dict[str, Protocol] = {
         "are removed before scoring, which is optimistic.",
         unlabelled="drop",
     ),
+    "jaccard": Protocol(
+        "jaccard",
+        "For every object the Jaccard index of that head of the CLS attention, cut to 60 % of its "
+        "mass, which fits it best; mean over the objects of an image, then over images.",
+        matching="best-head",
+        background="ignored",
+        judges="attention",
+    ),
 }
 
 
@@ -73,8 +84,10 @@ def score(counts: Counts, protocol: Protocol) -> Scores:
 
     Raises:
         DataError: no pixel is left to score.
-        UsageError: the protocol leaves no class.
+        UsageError: the protocol leaves no class, or does not judge masks.
     """
+    if protocol.judges != "masks":
+        raise UsageError(f"Protocol {protocol.id} judges {protocol.judges}, not masks.")
     kept = counts[protocol.first_class :]
     if not len(kept):
         raise UsageError(

@@ -71,6 +71,17 @@ def claim(store: Store, job: Mapping[str, Any], samples: Sequence[Sample]) -> No
         write_json(listing, digests)
 
 
+def previous_backbone(out: str | Path) -> str:
+    """The backbone of the run that is in a directory; empty if there is none."""
+    try:
+        run = read_json(Path(out) / "run.json")
+    except StoreError:
+        return ""
+    job = run.get("job") if isinstance(run, dict) else None
+    name = job.get("backbone") if isinstance(job, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def _read_run(path: Path) -> dict[str, Any]:
     """Read `run.json`; an empty dict stands for none."""
     if not path.exists():

@@ -29,7 +29,7 @@ def evaluate(
     Args:
         run: directory with `masks/` and `categories.json`.
         data: root of a labelled data set, as `open_dataset` takes it.
-        protocol: a key of `PROTOCOLS`.
+        protocol: a key of `PROTOCOLS` that judges masks.
         split: a split of the data set; the default is "val" where there is one.
 
     Returns:
@@ -44,9 +44,14 @@ def evaluate(
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     rules = PROTOCOLS[protocol]
+    if rules.judges != "masks":
+        raise UsageError(
+            f"Protocol {protocol} judges the {rules.judges} of a backbone, not the masks of a run. "
+            f"Use `zerolabel evaluate DATA --protocol {protocol} --backbone NAME`."
+        )
     run = Path(run)
     names = _read_categories(run / "categories.json")
-    dataset = _open_labelled(Path(data), split)
+    dataset = open_labelled(Path(data), split)
     if rules.background == "ignored" and dataset.classes[0] != "background":
         raise UsageError(
             f"Protocol {protocol} leaves out the background: expected a data set whose class 0 is "
@@ -55,7 +60,7 @@ def evaluate(
     masks = _find_masks(run / "masks", dataset)
     scored = score(_count(dataset, masks, len(names)).counts, rules)
     first = rules.first_class
-    result = _facts(dataset, rules, masks)
+    result = facts(dataset, rules, masks)
     result |= _numbers(scored, dataset.classes[first:], names, first=first)
     write_json(run / f"evaluation-{protocol}.json", result)
     return result
@@ -77,7 +82,7 @@ def _read_categories(path: Path) -> list[str]:
     return [names[index] for index in range(len(names))]
 
 
-def _open_labelled(root: Path, split: str | None) -> Dataset:
+def open_labelled(root: Path, split: str | None) -> Dataset:
     """Open a data set and keep the samples that have a label."""
     dataset = open_dataset(root, split=split)
     if dataset is None:
@@ -160,7 +165,7 @@ def _count(dataset: Dataset, masks: Mapping[str, Path], clusters: int) -> Confus
     return confusion
 
 
-def _facts(dataset: Dataset, rules: Protocol, scored: Collection[str]) -> dict[str, Any]:
+def facts(dataset: Dataset, rules: Protocol, scored: Collection[str]) -> dict[str, Any]:
     """Say what was scored, and how."""
     return {
         "protocol": asdict(rules),

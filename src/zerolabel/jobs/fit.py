@@ -15,7 +15,7 @@ from zerolabel import backbones
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.folder import find_images
 from zerolabel.errors import DataError, ImageError, UsageError
-from zerolabel.jobs.claim import check_place, claim
+from zerolabel.jobs.claim import check_place, claim, previous_backbone
 from zerolabel.jobs.cost import account
 from zerolabel.jobs.model import LEARNED, Model
 from zerolabel.jobs.render import write_failures
@@ -34,7 +34,7 @@ class Options:
     Attributes:
         method: a key of METHODS.
         preset: a key of the method's PRESETS.
-        backbone: a backbone's name.
+        backbone: a backbone's name, or "auto": DINO if its weights are here, else the embedded one.
         weights: a weights file, or None.
         device: "auto", "cpu", "cuda" or "mps".
         split: of a data set in a known layout, or None.
@@ -43,7 +43,7 @@ class Options:
 
     method: str = "datus"
     preset: str = "default"
-    backbone: str = "filterbank"
+    backbone: str = "auto"
     weights: str | None = None
     device: str = "auto"
     split: str | None = None
@@ -77,11 +77,12 @@ def open_samples(data: str | Path, split: str | None) -> tuple[Sequence[Sample],
     return find_images(path), "a folder" if path.is_dir() else "one file"
 
 
-def prepare(options: Options) -> Method:
+def prepare(options: Options, out: str | Path) -> Method:
     """Load the backbone and make the method, so that wrong options fail before any work is done.
 
     Args:
         options: what the job is asked to do.
+        out: the run directory; an interrupted run keeps the backbone that "auto" was.
 
     Returns:
         The method, not fitted yet.
@@ -90,8 +91,14 @@ def prepare(options: Options) -> Method:
         UsageError: an unknown name or a setting that cannot be.
         WeightsError: weights that are missing or cannot be read.
     """
-    backbone = backbones.load(options.backbone, weights=options.weights, device=options.device)
-    return build(options.method, backbone, preset=options.preset, settings=options.settings)
+    name, hint = backbones.choose(options.backbone, weights=options.weights)
+    if options.backbone == backbones.AUTO:
+        name = previous_backbone(out) or name
+    backbone = backbones.load(name, weights=options.weights, device=options.device)
+    method = build(options.method, backbone, preset=options.preset, settings=options.settings)
+    if name == backbones.SHIPPED:
+        method.notes += [hint] if hint else []
+    return method
 
 
 def fit(
@@ -122,7 +129,7 @@ def fit(
     options = options or Options()
     check_place(data, out)
     samples, _ = open_samples(data, options.split)
-    method = prepare(options)
+    method = prepare(options, out)
     store = Store(out, report=progress)
     with store.lock():
         model = fit_in(store, samples, method)

@@ -42,7 +42,7 @@ def segment(
     options = options or Options()
     check_place(data, out)
     samples, words = open_samples(data, options.split)
-    method = prepare(options)
+    method = prepare(options, out)
     store = Store(out, report=progress)
     with store.lock():
         model = fit_in(store, samples, method)

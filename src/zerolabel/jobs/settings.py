@@ -44,7 +44,8 @@ def build(
         settings: fields of its Config to change.
 
     Returns:
-        The method.
+        The method; its `size` is rounded down to whole patches: what is left over would be cut
+        off, and every patch would then stand for a little more of the image than it saw.
 
     Raises:
         UsageError: an unknown name, or a setting of a wrong type or value.
@@ -55,6 +56,8 @@ def build(
         _check(field.name, getattr(config, field.name))
     if hasattr(config, "size"):
         _check_size(config.size, backbone, graph=hasattr(config, "discover"))
+        whole = tuple(side // backbone.stride * backbone.stride for side in config.size)
+        config = dataclasses.replace(config, size=whole)
     return kind(config, backbone)
 
 
@@ -71,7 +74,7 @@ def _check(name: str, value: Any) -> None:
         if not (value > 0 and math.isfinite(value)):
             raise UsageError(f"{name} must be above 0, got {value:g}.")
     elif isinstance(value, int) and not isinstance(value, bool):
-        least = 0 if name == "components" else 1  # 0 components: no reduction
+        least = 0 if name in ("components", "heads") else 1  # no reduction; the first head
         if value < least:
             raise UsageError(f"{name} must be {least} or more, got {value}.")
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "datus": "zerolabel.methods.datus:Datus",
+    "dino-attention": "zerolabel.methods.attention:DinoAttention",
     "kmeans": "zerolabel.methods.kmeans:KMeans",
 }
 

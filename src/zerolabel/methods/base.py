@@ -172,6 +172,14 @@ def _pair(value: Any) -> tuple[int, int]:
     return _whole(rows), _whole(cols)
 
 
+def _ends(value: Any) -> tuple[float, float]:
+    """One number for both, or "start,end"."""
+    parts = value.split(",") if isinstance(value, str) else value
+    parts = [parts] if isinstance(parts, int | float) else list(parts)
+    first, last = parts * 2 if len(parts) == 1 else parts
+    return _real(first), _real(last)
+
+
 PARSERS: dict[str, Callable[[Any], Any]] = {
     "bool": _truth,
     "int": _whole,
@@ -179,4 +187,5 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "float": _real,
     "str": _text,
     "tuple[int, int]": _pair,
+    "tuple[float, float]": _ends,
 }

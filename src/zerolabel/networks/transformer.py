@@ -77,13 +77,36 @@ class Mlp(nn.Module):
         return out
 
 
+class DropPath(nn.Module):
+    """Drops a residual branch of whole images while training (Huang et al. 2016).
+
+    Attributes:
+        rate: share of the images whose branch is dropped.
+        generator: source of the random numbers, on the images' device; None for torch's own.
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        self.rate = rate
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D), with the same expectation."""
+        if not self.training or not self.rate:
+            return x
+        noise = torch.rand(len(x), 1, 1, device=x.device, generator=self.generator)
+        keep = noise >= self.rate
+        return x * keep / (1 - self.rate)
+
+
 class Block(nn.Module):
-    """A pre-norm transformer block."""
+    """A pre-norm transformer block; `drop_path` may be set for training."""
 
     def __init__(
         self, dim: int, heads: int, hidden: int, *, eps: float = 1e-6, scaled: bool = False
     ) -> None:
         super().__init__()
+        self.drop_path = DropPath()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads)
         self.ls1 = LayerScale(dim) if scaled else nn.Identity()
@@ -93,8 +116,8 @@ class Block(nn.Module):
 
     def finish(self, z: Tensor, attended: Tensor) -> Tensor:
         """Add the attention's result to the same rows of z, then the MLP's."""
-        z = z + self.ls1(attended)
-        out: Tensor = z + self.ls2(self.mlp(self.norm2(z)))
+        z = z + self.drop_path(self.ls1(attended))
+        out: Tensor = z + self.drop_path(self.ls2(self.mlp(self.norm2(z))))
         return out
 
     def forward(self, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The vision transformer of DINO, DINOv2 and DINOv2 with registers; it computes what is asked for.
+"""The vision transformer of DINO, DINOv2 and this project's own; it computes what is asked for.
 
 The last block is where features are read, so that is where work is saved: for keys only the key
 projection runs, for the CLS attention only one query, for the CLS token only its own row. No N x N
@@ -9,14 +9,16 @@ State-dict names are those of the original checkpoints.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerolabel.errors import unknown_name
+from zerolabel.errors import UsageError, unknown_name
 from zerolabel.networks.transformer import KEY, QUERY, VALUE, Block
 from zerolabel.ops.position import PosInterp, interpolate_positions
 from zerolabel.types import Features
@@ -35,6 +37,8 @@ class Architecture:
 
 
 ARCHITECTURES = {
+    "vit-nano": Architecture(dim=128, depth=4, heads=2),  # not published: sizes for two CPU cores
+    "vit-mini": Architecture(dim=192, depth=6, heads=3),
     "vit-tiny": Architecture(dim=192, depth=12, heads=3),
     "vit-small": Architecture(dim=384, depth=12, heads=6),
     "vit-base": Architecture(dim=768, depth=12, heads=12),
@@ -57,6 +61,7 @@ class VitConfig:
         pos_interp: how position embeddings reach other grids, see `ops.position`.
         mlp_ratio: hidden width of the MLP over `dim`.
         eps: epsilon of the layer norms.
+        conv_stem: patches come from stride-2 convolutions instead of one linear projection.
     """
 
     patch: int
@@ -69,26 +74,33 @@ class VitConfig:
     pos_interp: PosInterp = "dino"
     mlp_ratio: float = 4.0
     eps: float = 1e-6
+    conv_stem: bool = False
 
 
-def vit_config(arch: str, patch: int, *, grid: int | None = None) -> VitConfig:
+def vit_config(
+    arch: str, patch: int, *, grid: int | None = None, conv_stem: bool = False
+) -> VitConfig:
     """Describe a DINO network by the name of its size.
 
     Args:
         arch: a name in `ARCHITECTURES`.
         patch: side of a patch, in pixels.
         grid: side of the trained grid, in patches; by default that of 224x224 images.
+        conv_stem: whether patches come from convolutions; then `patch` is a power of two.
 
     Returns:
         The configuration, without layer scale and registers.
 
     Raises:
-        UsageError: the architecture is unknown.
+        UsageError: the architecture is unknown, or the patch cannot be halved down to one pixel.
     """
     if arch not in ARCHITECTURES:
         raise unknown_name("architecture", arch, ARCHITECTURES)
+    if conv_stem and patch not in (2, 4, 8, 16, 32):
+        raise UsageError(f"A convolutional stem needs a patch of 2, 4, 8, 16 or 32, got {patch}.")
     size = ARCHITECTURES[arch]
-    return VitConfig(patch, size.dim, size.depth, size.heads, grid=grid or 224 // patch)
+    config = VitConfig(patch, size.dim, size.depth, size.heads, grid=grid or 224 // patch)
+    return replace(config, conv_stem=True, pos_interp="size") if conv_stem else config
 
 
 class PatchEmbed(nn.Module):
@@ -100,6 +112,59 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D, h, w)."""
+        out: Tensor = self.proj(x)
+        return out
+
+
+class StemStage(nn.Module):
+    """Halves the resolution: 4x4 convolution of stride 2, norm over all channels, GELU.
+
+    An even kernel keeps every output in the middle of the pixels it stands for (a 3x3 one would
+    look to the upper left, by half a patch in the end), and repeated border pixels leave no frame
+    around the features, as zeros would.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            inputs,
+            outputs,
+            kernel_size=4,
+            stride=2,
+            padding=1,
+            padding_mode="replicate",
+            bias=False,
+        )
+        self.norm = nn.GroupNorm(1, outputs)  # no statistics of the batch: one image is enough
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H/2, W/2); H and W are even."""
+        return F.gelu(self.norm(self.conv(x)))
+
+
+class ConvStem(nn.Module):
+    """Turns patches into tokens by halving the image until a patch is one pixel.
+
+    The widths double up to D, as in recipe 48, 96, 192 for D = 192 and patches of 8 pixels.
+
+    Source:
+        Xiao et al. 2021, Early convolutions help transformers see better; their kernels are 3x3.
+    """
+
+    def __init__(self, patch: int, dim: int) -> None:
+        super().__init__()
+        self.patch = patch
+        count = patch.bit_length() - 1
+        widths = [3, *(dim >> (count - 1 - i) for i in range(count))]
+        self.stages = nn.ModuleList(StemStage(*pair) for pair in pairwise(widths))
+        self.proj = nn.Conv2d(dim, dim, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D, h, w)."""
+        h, w = (side // self.patch * self.patch for side in x.shape[-2:])
+        x = x[..., :h, :w]
+        for stage in self.stages:
+            x = stage(x)
         out: Tensor = self.proj(x)
         return out
 
@@ -120,7 +185,8 @@ class ViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.grid**2, dim))
         if config.registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, dim))
-        self.patch_embed = PatchEmbed(config.patch, dim)
+        stem = ConvStem if config.conv_stem else PatchEmbed
+        self.patch_embed = stem(config.patch, dim)
         hidden = round(dim * config.mlp_ratio)
         block = partial(Block, dim, config.heads, hidden, eps=config.eps, scaled=config.layerscale)
         self.blocks = nn.ModuleList(block() for _ in range(config.depth))
@@ -146,10 +212,34 @@ class ViT(nn.Module):
         z, grid = self.trunk(x)
         return self._read(z, grid, want=frozenset(want))
 
-    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward_all(
+        self, x: Tensor, *, masked: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute CLS and patch tokens after the last norm, for training.
+
+        Args:
+            x: normalised images, float32 (B, 3, H, W).
+            masked: bool (B, h, w), patches whose content is hidden.
+            mask_token: float32 (D,), put in their place; needed with `masked`.
+
+        Returns:
+            CLS (B, D) and patch tokens (B, h, w, D).
+        """
+        z, (h, w) = self.embed(x, masked=masked, mask_token=mask_token)
+        for block in self.blocks:
+            z = block(z)
+        z = self.norm(z)
+        return z[:, 0], z[:, 1 + self.config.registers :].unflatten(1, (h, w))
+
+    def embed(
+        self, x: Tensor, *, masked: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, int]]:
         """Turn images (B, 3, H, W) into CLS, register and patch tokens, and the grid (h, w)."""
         patches: Tensor = self.patch_embed(x)  # (B, D, h, w)
         batch, _, h, w = patches.shape
+        if masked is not None and mask_token is not None:
+            hidden = mask_token.to(patches.dtype)[:, None, None]
+            patches = torch.where(masked[:, None], hidden, patches)
         pos = interpolate_positions(self.pos_embed[:, 1:], (h, w), rule=self.config.pos_interp)
         parts = [(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)]
         if self.config.registers:  # registers have no position
@@ -207,13 +297,15 @@ def random_vit(config: VitConfig, *, seed: int) -> ViT:
         net = ViT(config)
     net = net.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
-    bound = (3 * config.patch**2) ** -0.5  # torch's default for a convolution, which DINO keeps
     with torch.no_grad():
         for name, value in net.named_parameters():
-            if name.startswith("patch_embed."):
-                value.uniform_(-bound, bound, generator=generator)
-            elif name.endswith(("bias", "gamma")) or "norm" in name:
+            if "norm" in name or (name.endswith(("bias", "gamma")) and "patch_embed" not in name):
                 value.fill_(0.0 if name.endswith("bias") else 1.0)
+            elif name.startswith("patch_embed."):
+                # torch's default for a convolution, which DINO keeps: 1/sqrt(inputs of a unit)
+                weight = net.get_parameter(name.replace(".bias", ".weight"))
+                bound = weight[0].numel() ** -0.5
+                value.uniform_(-bound, bound, generator=generator)
             else:
                 nn.init.trunc_normal_(value, std=0.02, generator=generator)
     return net

@@ -74,19 +74,19 @@ def guided_argmax(
     out = torch.empty(H, W, dtype=torch.int64, device=image.device)
     with threads_for(12 * K * H * W):  # 3 products and 4 interpolations of 2 taps per pixel
         guide = resize(image[None], size, mode="bilinear")[0].float() / 255
-        a, b = _linear_models(guide, upsample(scores, size), r, epsilon)
+        a, b = linear_models(guide, upsample(scores, size), r, epsilon)
         models = torch.cat([a.flatten(0, 1), b])  # (4K, *size)
         rows = max(1, strip // W)
         for top in range(0, H, rows):
             bottom = min(top + rows, H)
-            fine = _upsample_rows(models, (H, W), top, bottom)  # (4K, rows, W)
+            fine = upsample_rows(models, (H, W), top, bottom)  # (4K, rows, W)
             pixels = image[:, top:bottom].float() / 255
             slopes = fine[: 3 * K].reshape(K, 3, *fine.shape[1:])
             out[top:bottom] = ((slopes * pixels).sum(1) + fine[3 * K :]).argmax(0)
     return out
 
 
-def _linear_models(guide: Tensor, scores: Tensor, r: int, epsilon: float) -> tuple[Tensor, Tensor]:
+def linear_models(guide: Tensor, scores: Tensor, r: int, epsilon: float) -> tuple[Tensor, Tensor]:
     """Fit q = a.I + b in every window (He et al. 2013, eq. 19-20) and average the models.
 
     Args:
@@ -123,7 +123,7 @@ def _box(x: Tensor, r: int) -> Tensor:
     return x
 
 
-def _upsample_rows(x: Tensor, size: tuple[int, int], top: int, bottom: int) -> Tensor:
+def upsample_rows(x: Tensor, size: tuple[int, int], top: int, bottom: int) -> Tensor:
     """Rows top..bottom of `upsample(x, size)`, without computing the others."""
     h = x.shape[1]
     centres = ((torch.arange(top, bottom, device=x.device) + 0.5) * (h / size[0]) - 0.5).clamp(0)

@@ -1,7 +1,7 @@
-"""The verb discover: from the patch features of one image to its regions.
+"""The verb discover: from the patch features, or the attention, of one image to its regions.
 
-Every function takes features float32 (h, w, D) and returns group labels int (h, w); `discover`
-turns groups into regions. Shapes: `h w` patch grid, `N = h*w`, `D` channels, `R` regions.
+Every function takes an `Encoded` image and returns group labels int (h, w); `discover` turns groups
+into regions. Shapes: `h w` patch grid, `N = h*w`, `D` channels, `R` regions.
 """
 
 from __future__ import annotations
@@ -10,16 +10,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zerolabel.errors import unknown_name
+from zerolabel.errors import UsageError, unknown_name
 from zerolabel.ops.affinity import affinity
 from zerolabel.ops.cluster import kmeans
 from zerolabel.ops.communities import louvain
+from zerolabel.ops.maps import combine, mass_threshold
 from zerolabel.ops.regions import components, sizes
 from zerolabel.types import RegionMap
+
+BACKGROUND = -1  # a group that is one region wherever it lies, and never noise
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a backbone saw in one image.
+
+    Attributes:
+        features: patch features float32 (h, w, D).
+        attention: from CLS to the patches, float32 (heads, h, w), 0 or more; None where no
+            discovery looks at it.
+    """
+
+    features: Tensor
+    attention: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +45,17 @@ class Discover:
     """Options of the verb.
 
     Attributes:
-        discover: "louvain" (communities of the affinity graph) or "kmeans" (per image).
+        discover: "louvain" (communities of the affinity graph), "kmeans" (per image) or
+            "attention" (what holds most of the CLS token's attention, and the rest).
         weighted: edges carry max(a, 0) instead of DatUS2's binary a > 0 (eq. 1).
         self_loops: keep the diagonal of the affinity, as DatUS2's code does.
         resolution: Louvain's gamma; larger gives more and smaller communities.
         starts: 1 climbs once in a fixed order; further starts cut the best communities in two and
             climb again.
         segments: groups per image for "kmeans".
+        mass: share of the attention that the kept patches hold; 0.6 in DINO's figures.
+        heads: for "attention": "mean" over heads, "union" of their masks, "all" (each head's part
+            is a group of its own), or the index of one.
         split: split groups into connected regions; False keeps DatUS2's raw groups.
         connectivity: 4 or 8 neighbours when groups are split.
         minimum: regions of fewer patches are noise; 6 is DatUS2's "more than 5".
@@ -46,39 +68,51 @@ class Discover:
     resolution: float = 1.0
     starts: int = 2
     segments: int = 6
+    mass: float = 0.6
+    heads: int | str = "mean"
     split: bool = True
     connectivity: int = 8
     minimum: int = 6
     seed: int = 0
 
 
-def discover(features: Tensor, options: Discover) -> RegionMap:
+def needs(options: Discover) -> frozenset[str]:
+    """Fields of `Features` that a discovery looks at beside the patch features."""
+    return frozenset({"attention"} if options.discover == "attention" else ())
+
+
+def discover(image: Encoded, options: Discover) -> RegionMap:
     """Group the patches of one image and split the groups into connected regions.
 
     Args:
-        features: float32 (h, w, D).
+        image: what the backbone saw in it.
         options: which function, and its settings.
 
     Returns:
-        The regions; those below the minimum size are marked as noise. An image without any region
-        of that size keeps its largest one.
+        The regions; those below the minimum size are marked as noise. If no region of a group
+        reaches that size, the largest one is kept. A background is the last region, in one piece
+        and never noise.
 
     Raises:
-        UsageError: the function's name is unknown.
+        UsageError: the function's name or a setting is unknown, or there is no attention.
     """
     if options.discover not in DISCOVER:
         raise unknown_name("discover stage", options.discover, DISCOVER)
-    groups = DISCOVER[options.discover](features, options)
-    if options.split:
-        ids = components(groups, connectivity=options.connectivity)
-    else:
-        ids = np.unique(groups, return_inverse=True)[1].reshape(groups.shape).astype(np.int32)
+    groups = DISCOVER[options.discover](image, options)
+    ids = components(groups, connectivity=options.connectivity) if options.split else groups
+    behind = groups == BACKGROUND
+    ids = np.where(behind, ids.max() + 1, ids)
+    ids = np.unique(ids, return_inverse=True)[1].reshape(groups.shape).astype(np.int32)
     count = sizes(ids)
-    return RegionMap(ids, count >= min(options.minimum, count.max()))
+    always = np.zeros(len(count), np.bool_)
+    always[ids[behind]] = True
+    largest = count[~always].max(initial=0)
+    return RegionMap(ids, always | (count >= min(options.minimum, largest)))
 
 
-def by_louvain(features: Tensor, options: Discover) -> NDArray[np.int32]:
+def by_louvain(image: Encoded, options: Discover) -> NDArray[np.int32]:
     """Communities of the affinity graph (DatUS2, sections III.B and III.C)."""
+    features = image.features
     graph = affinity(
         features.flatten(0, 1), weighted=options.weighted, self_loops=options.self_loops
     )
@@ -86,15 +120,41 @@ def by_louvain(features: Tensor, options: Discover) -> NDArray[np.int32]:
     return labels.reshape(features.shape[:2])
 
 
-def by_kmeans(features: Tensor, options: Discover) -> NDArray[np.int32]:
+def by_kmeans(image: Encoded, options: Discover) -> NDArray[np.int32]:
     """Cosine k-means on the patches of this image alone."""
-    x = F.normalize(features.flatten(0, 1), dim=1)
+    x = F.normalize(image.features.flatten(0, 1), dim=1)
     k = min(options.segments, len(x))
     labels = kmeans(x, k, seed=options.seed, restarts=1, iterations=30).labels
-    return labels.cpu().numpy().astype(np.int32).reshape(features.shape[:2])
+    return labels.cpu().numpy().astype(np.int32).reshape(image.features.shape[:2])
 
 
-DISCOVER: dict[str, Callable[[Tensor, Discover], NDArray[np.int32]]] = {
+def by_attention(image: Encoded, options: Discover) -> NDArray[np.int32]:
+    """What holds most of the attention's mass (DINO, section 4.2.2) before the background."""
+    if image.attention is None:
+        raise UsageError(
+            "To discover by attention, the attention of the CLS token is needed, and the method "
+            "did not ask its backbone for it. Choose another --discover."
+        )
+    attention, heads = image.attention, options.heads
+    if heads == "all":
+        kept = mass_threshold(attention, options.mass)  # (heads, h, w)
+        share = attention / attention.sum((1, 2), keepdim=True).clamp_min(1e-12)
+        groups = torch.where(kept, share, -1.0).argmax(0)  # the head that looks there most
+        mask = kept.any(0)
+    else:
+        if heads == "union":
+            mask = combine(mass_threshold(attention, options.mass), heads)
+        elif heads == "mean" or isinstance(heads, int):
+            mask = mass_threshold(combine(attention, heads), options.mass)
+        else:
+            raise unknown_name("choice of heads", heads, ("mean", "union", "all"))
+        groups = torch.zeros(mask.shape, dtype=torch.int64)
+    found: NDArray[np.int32] = torch.where(mask.cpu(), groups.cpu(), BACKGROUND).numpy()
+    return found.astype(np.int32)
+
+
+DISCOVER: dict[str, Callable[[Encoded, Discover], NDArray[np.int32]]] = {
     "louvain": by_louvain,
     "kmeans": by_kmeans,
+    "attention": by_attention,
 }

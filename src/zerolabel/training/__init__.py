@@ -1,0 +1,1 @@
+"""How weights move: views, objectives, schedules, the loop, and its checkpoints."""
