@@ -103,11 +103,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="auto")
     parser.add_argument("--preset", choices=PRESETS)
+    parser.add_argument("--losses", action="store_true", help="only the loss")
     given = parser.parse_args()
     device = pick_device(given.device)
     began = time.perf_counter()
     print(f"{device}, 2048^3 float32 GEMM on the CPU: {gemm_ms():.0f} ms")
-    steps(device, given.preset or ("cpu" if device.type == "cpu" else "default"))
+    if not given.losses:
+        steps(device, given.preset or ("cpu" if device.type == "cpu" else "default"))
     losses(device)
     print(f"{time.perf_counter() - began:.0f} s")
 

@@ -1,11 +1,11 @@
-"""How good the methods are without any weights, against floors measured on the same files.
+"""How good the methods are with what comes along, against floors measured on the same files.
 
 VOC val (K = 21) and CamVid val (K = 11); protocol "full": every labelled pixel at its original
 size, clusters matched to classes one to one (Hungarian). Three seeds, mean and standard deviation
 (of the three, n - 1). Floors: the largest class everywhere, and k-means on mean colour and weighted
 position of 8x8-pixel cells at 224x224. Last, the K that `--k auto` chooses.
 
-Run as `python benchmarks/quality.py [--data voc|camvid] [--methods kmeans,datus]`; prints Markdown.
+    python benchmarks/quality.py [--data voc|camvid] [--methods kmeans,datus] [--backbone NAME]
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def colour_kmeans(data: Dataset, cells: torch.Tensor, weight: float, seed: int) 
     return score_maps(data, paint)
 
 
-def run(root: Path, method: str, k: int | str, seed: int) -> tuple[Score, int]:
+def run(root: Path, backbone: str, method: str, k: int | str, seed: int) -> tuple[Score, int]:
     """Segment and evaluate through the jobs; returns the score and the number of categories."""
     with tempfile.TemporaryDirectory() as folder:
-        options = Options(
-            method=method, preset="protocol", split="val", settings={"k": k, "seed": seed}
-        )
+        settings = {"k": k, "seed": seed}
+        given = {"method": method, "backbone": backbone, "preset": "protocol"}
+        options = Options(**given, split="val", settings=settings)
         done = segment(root, folder, options=options, overlays=False, report=False)
         found = evaluate(folder, root, protocol="full", split="val")
         return (found["miou"], found["pixel_accuracy"]), len(done.categories)
@@ -97,7 +97,7 @@ def row(data: Dataset, what: str, k: object, scores: Sequence[Score], seconds: f
     print(f"| {name} | {what} | {k} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
 
 
-def table(root: Path, methods: Sequence[str]) -> None:
+def table(root: Path, backbone: str, methods: Sequence[str], seeds: Sequence[int]) -> None:
     data = open_dataset(root, split="val")
     assert data is not None
     start = time.perf_counter()
@@ -114,8 +114,8 @@ def table(root: Path, methods: Sequence[str]) -> None:
         scores = [colour_kmeans(data, cells, weight, seed) for seed in SEEDS]
         add(f"floor: colour + {weight:g} x position", classes, scores)
     for method in methods:
-        add(method, classes, [run(root, method, classes, seed)[0] for seed in SEEDS])
-        found = [run(root, method, "auto", seed) for seed in SEEDS]
+        add(method, classes, [run(root, backbone, method, classes, seed)[0] for seed in seeds])
+        found = [run(root, backbone, method, "auto", seed) for seed in seeds]
         add(f"{method}, --k auto", ", ".join(str(k) for _, k in found), [s for s, _ in found])
 
 
@@ -123,12 +123,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", choices=("voc", "camvid"), action="append")
     parser.add_argument("--methods", default="kmeans,datus")
+    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
     asked = parser.parse_args()
     print(f"2048^3 float32 GEMM: {gemm_ms():.0f} ms\n")
     print("| data (images) | method | K | mIoU | pixel accuracy | s a run |")
     print("|---|---|--:|--:|--:|--:|", flush=True)
     for name in asked.data or ("voc", "camvid"):
-        table(data_root(name), asked.methods.split(","))
+        table(data_root(name), asked.backbone, asked.methods.split(","), SEEDS[: asked.seeds])
 
 
 if __name__ == "__main__":

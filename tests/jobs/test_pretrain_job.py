@@ -17,6 +17,7 @@ from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, StoreError, UsageError
 from zerolabel.jobs.pretrain import pretrain
 from zerolabel.jobs.pretrain_options import Options
+from zerolabel.training import loop
 
 SMALL = {
     "arch": "vit-nano",
@@ -78,12 +79,23 @@ def test_what_a_run_leaves(photos, pack, tmp_path):
     assert [line["step"] for line in lines] == [4]
     assert np.isfinite(lines[0]["loss"])
     assert lines[0]["knn"] == found.knn
+    page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "4 of 4 steps" in page
     facts = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert facts["settings"]["arch"] == "vit-nano"
     assert facts["images"] == {photos.name: 16, "pack.npz": 10}  # a long image gives two squares
     backbone = weights(tmp_path / "run")
     assert (backbone.dim, backbone.stride, backbone.net.config.conv_stem) == (128, 8, True)
     assert backbone.net.config.grid == 4
+
+
+def test_minutes_fix_the_number_of_steps(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "RATE_FROM", 1)
+    monkeypatch.setattr(loop, "RATE_TO", 3)
+    given = options(steps=0, minutes=0.02, save_every=0.0)
+    found = pretrain([photos], tmp_path / "run", options=given)
+    facts = json.loads((tmp_path / "run" / "pretrain.json").read_text())
+    assert facts["total"] == found.steps > 3
 
 
 class CutError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def pretrain(data: tuple[Path, ...], out: Path, **asked: Any) -> int:
     chosen = Options(settings=settings, shares=shares, **asked)
     with progress_bars() as progress:
         done = job(data, out, options=chosen, progress=progress)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
+        return 0
     rate = done.images / max(done.seconds, 1e-9)
     click.echo(f"{count(done.steps, 'step')}, {done.images} images seen, {rate:.0f} images/s")
     if done.knn is not None:

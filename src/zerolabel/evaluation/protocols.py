@@ -12,30 +12,33 @@ from zerolabel.ops.matching import Counts
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything that turns label maps into numbers.
+    """Everything that turns predictions and labels into numbers.
 
     Attributes:
         id: its name in tables and files.
         description: one sentence.
-        geometry: where label and prediction meet; "full" is the original size of the label.
-        matching: rule of `ops.matching` from clusters to classes.
+        geometry: where label and prediction meet; "full" is the original size of the label,
+            "64x64" both brought to that, "image" one class per image.
+        matching: rule of `ops.matching` from clusters to classes; in protocols that do not judge
+            masks, what stands in its place.
         absent: rule for classes without pixels; "nanmean" leaves those that are neither true nor
-            predicted out of the means.
+            predicted out of the means, "true-only" all that are not true anywhere.
         unlabelled: pixels without a cluster, or of a cluster that no class was matched to, are
             a "miss" of their true class, or "drop": not counted at all.
         background: whether pixels of class 0, the background, are "scored" or "ignored".
-        judges: the "masks" of a run, or the "attention" of a backbone, for which see
-            `evaluation.jaccard`; its matching is from objects to heads, not in `ops.matching`.
+        judges: the "masks" of a run; the "attention" of a backbone, for which see
+            `evaluation.jaccard`, its matching being from objects to heads; or the "features" of
+            one, for which see `evaluation.probes`, where labels of other images give the classes.
     """
 
     id: str
     description: str
-    geometry: Literal["full"] = "full"
+    geometry: Literal["full", "64x64", "image"] = "full"
     matching: str = "hungarian"
-    absent: Literal["nanmean"] = "nanmean"
+    absent: Literal["nanmean", "true-only"] = "nanmean"
     unlabelled: Literal["miss", "drop"] = "miss"
     background: Literal["scored", "ignored"] = "scored"
-    judges: Literal["masks", "attention"] = "masks"
+    judges: Literal["masks", "attention", "features"] = "masks"
 
     @property
     def first_class(self) -> int:
@@ -68,6 +71,24 @@ PROTOCOLS: dict[str, Protocol] = {
         matching="best-head",
         background="ignored",
         judges="attention",
+    ),
+    "linear-probe": Protocol(
+        "linear-probe",
+        "A linear layer is trained on frozen patch tokens and the labels of one split, and scored "
+        "on another, logits and labels at 64 x 64 pixels; mean over seeds.",
+        geometry="64x64",
+        matching="trained",
+        absent="true-only",
+        judges="features",
+    ),
+    "knn": Protocol(
+        "knn",
+        "An image gets the class that its nearest neighbours by cosine, in a bank of images with "
+        "known class, vote for with weight exp(cosine / 0.07).",
+        geometry="image",
+        matching="neighbours",
+        absent="true-only",
+        judges="features",
     ),
 }
 

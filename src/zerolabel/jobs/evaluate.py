@@ -47,7 +47,8 @@ def evaluate(
     if rules.judges != "masks":
         raise UsageError(
             f"Protocol {protocol} judges the {rules.judges} of a backbone, not the masks of a run. "
-            f"Use `zerolabel evaluate DATA --protocol {protocol} --backbone NAME`."
+            f"Use `zerolabel evaluate DATA --protocol {protocol} --backbone NAME`"
+            f"{', with --queries QUERIES' if protocol == 'knn' else ''}."
         )
     run = Path(run)
     names = _read_categories(run / "categories.json")

@@ -90,12 +90,7 @@ def write_report(
         UsageError: an exhibit of an unknown kind.
         StoreError: the disk refuses.
     """
-    for exhibit in exhibits:
-        if exhibit.kind not in EXHIBITS:
-            raise UsageError(
-                f"Exhibit {exhibit.title!r} is of kind {exhibit.kind!r}; the report draws "
-                f"{', '.join(EXHIBITS)}."
-            )
+    _check(exhibits)
     folder = run / "report"
     pictures = views.Pictures(run, categories=categories)
     pages = max(1, math.ceil(len(images) / PER_PAGE))
@@ -122,6 +117,34 @@ def write_report(
         _stream(folder / _page_name(page), template.stream(context))
     _tidy(folder, pages=pages, images=len(images))
     return folder / "index.html"
+
+
+def write_exhibits(path: Path, *, title: str, lead: str, exhibits: Sequence[Exhibit]) -> None:
+    """Write a page of exhibits alone, e.g. of a training run.
+
+    Args:
+        path: the page.
+        title: its heading.
+        lead: one sentence below it.
+        exhibits: drawn by kind, in this order.
+
+    Raises:
+        UsageError: an exhibit of an unknown kind.
+        StoreError: the disk refuses.
+    """
+    _check(exhibits)
+    context = {"title": title, "lead": lead, "exhibits": exhibits, "page": 1}
+    _stream(path, _environment().get_template("exhibit_page.html").stream(context))
+
+
+def _check(exhibits: Sequence[Exhibit]) -> None:
+    """Refuse what no template draws."""
+    for exhibit in exhibits:
+        if exhibit.kind not in EXHIBITS:
+            raise UsageError(
+                f"Exhibit {exhibit.title!r} is of kind {exhibit.kind!r}; the report draws "
+                f"{', '.join(EXHIBITS)}."
+            )
 
 
 def _cards(

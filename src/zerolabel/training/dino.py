@@ -46,12 +46,15 @@ def dino_loss(
         Caron et al. 2021, eq. 3.
     """
     total = _wide(student[0].new_zeros(()))
+    sums: dict[tuple[int, ...], Tensor] = {}  # local views share all their partners
     for s, logits in enumerate(student):
-        partners = [targets[t] for t, other in pairs if other == s]
-        if partners:
-            target = partners[0] if len(partners) == 1 else torch.stack(partners).sum(0)
-            logs = (_wide(logits) / temperature).log_softmax(-1)
-            total = total - torch.einsum("bk,bk->", target, logs) / len(logits)
+        partners = tuple(t for t, other in pairs if other == s)
+        if not partners:
+            continue
+        if partners not in sums:
+            sums[partners] = sum((targets[t] for t in partners[1:]), start=targets[partners[0]])
+        logs = (_wide(logits) / temperature).log_softmax(-1)
+        total = total - (sums[partners].flatten() @ logs.flatten()) / len(logits)
     return total / len(pairs)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn as dist_nn
 from torch import Tensor
 
 from zerolabel.errors import UsageError
@@ -70,7 +69,21 @@ def total(x: Tensor) -> Tensor:
 
 def total_with_gradient(x: Tensor) -> Tensor:
     """Sum a tensor over all processes; gradients reach the parts of every process."""
-    return dist_nn.functional.all_reduce(x) if world() > 1 else x  # type: ignore[no-untyped-call]
+    return _Sum.apply(x) if world() > 1 else x  # type: ignore[no-untyped-call]
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; what a part contributes to every process's loss comes back."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        """Sum the parts."""
+        return total(x)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        """Sum the gradients of all processes."""
+        return total(gradient)
 
 
 def gather(x: Tensor) -> Tensor:
