@@ -149,7 +149,9 @@ def _facts(bank: Classified, queries: Classified) -> dict[str, Any]:
 
 def _few(names: Sequence[str] | set[str] | Counter[str]) -> str:
     few = ", ".join(sorted(names)[:3])
-    return f"{len(names)} classes ({few}, ...)" if len(names) > 3 else f"the classes {few}"
+    if len(names) > 3:
+        return f"{len(names)} classes ({few}, ...)"
+    return f"the class{'es' if len(names) > 1 else ''} {few}"
 
 
 def _hash(contents: set[str]) -> str:
