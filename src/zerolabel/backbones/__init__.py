@@ -83,8 +83,6 @@ def choose(name: str, *, weights: Path | str | None = None) -> tuple[str, str]:
     better = BACKBONES[BETTER]
     if find(better) is not None:
         return BETTER, ""
-    if find(BACKBONES[SHIPPED]) is None:
-        return "filterbank", ""
     return SHIPPED, (
         f"features are those of the small backbone that comes along; `zerolabel models get "
         f"{BETTER}` fetches a better one ({megabytes(better)}, {better.licence})"

@@ -166,6 +166,7 @@ BACKBONES: dict[str, Entry] = {
         gives=VIT_GIVES,
         parameters=3_085_536,
         pos_interp="size",
+        sha256="635d008d8b8404150ed9bc57477faae8dd3283f71deffa53fa2e7593e49c703f",
         packaged="embedded.safetensors",
     ),
     "filterbank": Entry(
