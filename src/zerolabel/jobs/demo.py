@@ -64,7 +64,9 @@ def demo(out: str | Path, *, progress: Progress | None = None) -> Demo:
     world_data, photo_data = out / "data" / "world", out / "data" / "photos"
     write_world(world_data, planted_world())
     write_photos(photo_data)
-    planted = segment(world_data, out / "world", progress=progress)
+    # Planted textures are what the filter bank is for; the photos get what photos get by default.
+    textures = Options(backbone="filterbank")
+    planted = segment(world_data, out / "world", options=textures, progress=progress)
     scored = evaluate(planted.path, world_data, protocol="full")
     fixed = Options(settings={"k": PHOTO_CATEGORIES})
     real = segment(photo_data, out / "photos", options=fixed, progress=progress)
