@@ -1,14 +1,15 @@
 """How often `--k auto` finds the number of categories: 50 planted worlds of 3 to 12 categories.
 
 A second column shows what the same run's curve of mean silhouettes is blamed for: the score that
-the true k would have had. Run as `python benchmarks/auto_k.py [method ...]`; takes three minutes
-on two free cores.
+the true k would have had. Takes three minutes on two free cores with the filter bank.
+
+    python benchmarks/auto_k.py [--backbone NAME] [method ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +34,7 @@ class Trial:
     """One world and what one method found in it.
 
     Attributes:
-        method: its name; with its default preset on the filter bank.
+        method: its name; with its default preset.
         seed: of the world.
         truth: categories of the world.
         found: the k that was chosen.
@@ -49,14 +50,14 @@ class Trial:
     seconds: float
 
 
-def trial(task: tuple[str, int]) -> Trial:
-    method, seed = task
+def trial(task: tuple[str, str, int]) -> Trial:
+    backbone, method, seed = task
     torch.set_num_threads(1)  # one process per core instead
     truth = CATEGORIES[seed % len(CATEGORIES)]
     samples = world(truth, seed=seed)
     start = time.process_time()
     kind = find(method)
-    fitted = kind(configure(kind.PRESETS, "default", {}), backbones.load("filterbank"))
+    fitted = kind(configure(kind.PRESETS, "default", {}), backbones.load(backbone))
     fitted.fit(samples, store=Store())
     seconds = time.process_time() - start
     lost = fitted.curve[fitted.k] - fitted.curve[truth]
@@ -75,8 +76,13 @@ def table(trials: list[Trial]) -> None:
         print(f"  {truth:>6}  {found:<24} {near:>4} of {len(group):<3} {lost:>8.3f}")
 
 
-def main(methods: tuple[str, ...]) -> None:
-    tasks = [(method, seed) for method in methods for seed in range(WORLDS)]
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--backbone", default="filterbank")
+    parser.add_argument("methods", nargs="*", default=METHODS)
+    asked = parser.parse_args()
+    methods = asked.methods
+    tasks = [(asked.backbone, method, seed) for method in methods for seed in range(WORLDS)]
     # Threads of torch do not survive a fork.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         trials = list(pool.map(trial, tasks))
@@ -91,4 +97,4 @@ def main(methods: tuple[str, ...]) -> None:
 
 
 if __name__ == "__main__":
-    main(tuple(sys.argv[1:]) or METHODS)
+    main()
