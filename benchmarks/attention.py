@@ -10,7 +10,6 @@ Run as `python benchmarks/attention.py`.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import run_command
+from vits import explicit, peak_mb, report_peak, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zerolabel.networks.vit import ViT
 
-SIDE, PATCH = 480, 8
 BAR = 0.6  # of the time and of the memory
 SAME = 1e-5
 FEW, MANY, CLIP_BAR = 210, 840, 30  # frames, frames, MB; few already fill the sample of pca
@@ -40,43 +39,10 @@ def viewer(net: ViT, x: Tensor) -> Tensor:
 
 def everything(net: ViT, x: Tensor) -> Tensor:
     """Likewise, with every attention matrix in full."""
-    from zerolabel.networks.transformer import KEY, QUERY, VALUE
-
-    z, grid = net.embed(x)
-    for block in net.blocks:
-        n = block.norm1(z)
-        q, k, v = (block.attn.part(n, which) for which in (QUERY, KEY, VALUE))
-        weights = block.attn.weights(q, k)  # (B, heads, T, T)
-        mixed = weights @ block.attn.split(v)
-        z = block.finish(z, block.attn.proj(mixed.transpose(1, 2).flatten(2)))
-    return weights[:, :, 0, 1:].unflatten(2, grid)
+    return explicit(net, x)[1]
 
 
 CONTESTANTS = {"everything": everything, "viewer": viewer}
-
-
-def setting() -> tuple[ViT, Tensor]:
-    import torch
-
-    from zerolabel.networks.vit import random_vit, vit_config
-
-    net = random_vit(vit_config("vit-small", PATCH), seed=0).eval().requires_grad_(False)
-    return net, torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-
-
-def peak_mb(name: str) -> float:
-    """Measure one contestant in a process of its own."""
-    command = [sys.executable, __file__, name]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def report_peak(name: str) -> None:
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
-    net, x = setting()
-    CONTESTANTS[name](net, x[..., : 4 * PATCH, : 4 * PATCH])  # loads the kernels
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    CONTESTANTS[name](net, x)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
 
 
 def write_clip(path: Path, frames: int) -> None:
@@ -106,7 +72,7 @@ def clip_peaks() -> dict[int, tuple[float, float]]:
 
 
 def main() -> None:
-    peaks = {name: peak_mb(name) for name in CONTESTANTS}  # first: children inherit our own peak
+    peaks = {name: peak_mb(__file__, name) for name in CONTESTANTS}
     clips = clip_peaks()
 
     from timing import best_of, gemm_ms
@@ -135,6 +101,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["clip"]:
         write_clip(Path(sys.argv[2]), int(sys.argv[3]))
     elif sys.argv[1:]:
-        report_peak(sys.argv[1])
+        report_peak(CONTESTANTS[sys.argv[1]])
     else:
         main()

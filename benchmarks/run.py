@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-HELPERS = {"run", "common", "timing"}  # imported by the others
+HELPERS = {"run", "common", "timing", "vits"}  # imported by the others
 
 
 def main() -> None:

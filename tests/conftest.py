@@ -1,6 +1,7 @@
 """One thread: tests work on small tensors, and threads of a busy machine wait for each other."""
 
 import os
+from functools import partial
 
 import pytest
 
@@ -19,3 +20,19 @@ def _filterbank_unless_named():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "choose", choose)
         yield
+
+
+@pytest.fixture(scope="module")
+def small_worlds():
+    """Small worlds need no second thread and few patches to learn from; no plug is pulled here."""
+    import torch
+
+    from zerolabel.backbones import filterbank
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(filterbank, "Config", partial(filterbank.Config, patches=2000))
+        yield
+    torch.set_num_threads(before)

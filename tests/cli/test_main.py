@@ -5,15 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 
 import click
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from zerolabel.backbones import filterbank
 from zerolabel.cli import main as main_module
 from zerolabel.cli import options
 from zerolabel.cli.main import COMMANDS, main
@@ -24,19 +21,8 @@ from zerolabel.stages.describe import DESCRIBE
 from zerolabel.stages.discover import DISCOVER
 from zerolabel.stages.refine import REFINE
 
+pytestmark = pytest.mark.usefixtures("small_worlds")
 FAST = ("--method", "kmeans", "--k", "3", "--size", "64", "--no-report")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fast():
-    """Small worlds need no second thread and few patches to learn from; no plug is pulled here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(filterbank, "Config", partial(filterbank.Config, patches=2000))
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

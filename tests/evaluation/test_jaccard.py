@@ -84,14 +84,6 @@ def test_the_overlap_is_that_of_the_best_head():
         assert (int(column.argmax()), column.max()) == (head, pytest.approx(share))
 
 
-def test_a_grid_may_cover_less_than_the_image():
-    """Two patches of 4 pixels on 10: the last two pixels go on with the second patch."""
-    attention = torch.tensor([[[1.0, 0.0]]])
-    label = np.array([[1] * 4 + [0] * 6])
-    assert Jaccard().add(attention, label, cover=(1.0, 0.8)) == 1
-    assert Jaccard().add(attention, label) == pytest.approx(0.8)
-
-
 def test_images_without_objects_are_left_out():
     total = Jaccard()
     assert total.add(maps(2, 3, 3), np.array([[0, 255]])) is None

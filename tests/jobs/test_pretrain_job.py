@@ -83,7 +83,8 @@ def test_what_a_run_leaves(photos, pack, tmp_path):
     assert "4 of 4 steps" in page
     facts = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert facts["settings"]["arch"] == "vit-nano"
-    assert facts["images"] == {photos.name: 16, "pack.npz": 10}  # a long image gives two squares
+    # a long image gives two squares
+    assert facts["images"] == [[photos.name, 16], ["pack.npz", 10]]
     backbone = weights(tmp_path / "run")
     assert (backbone.dim, backbone.stride, backbone.net.config.conv_stem) == (128, 8, True)
     assert backbone.net.config.grid == 4

@@ -27,22 +27,11 @@ from zerolabel.jobs.claim import claim
 from zerolabel.methods.base import BATCH
 from zerolabel.store import Store
 
+pytestmark = pytest.mark.usefixtures("small_worlds")
 IMAGES = BATCH + 4  # two batches
 OPTIONS = {"method": "datus", "k": 3, "size": 64, "backbone": "filterbank"}
 FEW_PATCHES = partial(filterbank.Config, patches=2000)
 SAME = ("masks", "overlays", "categories.json", "failures.json", "model.json", "model.safetensors")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fast():
-    """Small worlds need no second thread and few patches to learn from; no plug is pulled here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(filterbank, "Config", FEW_PATCHES)
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,14 @@
 
 import json
 import os
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from PIL.ExifTags import Base
 
 import zerolabel
-from zerolabel.backbones import filterbank
 from zerolabel.backbones import load as load_backbone
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, ImageError, StoreError, UsageError, WeightsError
@@ -21,6 +18,7 @@ from zerolabel.methods import METHODS, find
 from zerolabel.outputs.colours import palette
 from zerolabel.outputs.masks import read_mask
 
+pytestmark = pytest.mark.usefixtures("small_worlds")
 DATA = os.environ.get("ZEROLABEL_DATA")
 # Where filterbank cannot do; crops of 224 pixels would take half a minute.
 OWN = {"dino-attention": {"backbone": "random-vitt8", "describe": "pool"}}
@@ -41,18 +39,6 @@ def write_world(folder, *, images=IMAGES, categories=3, seed=0):
 
 def read(run, name):
     return json.loads((run / name).read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fast():
-    """Small worlds need no second thread and few patches to learn from; no plug is pulled here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(filterbank, "Config", partial(filterbank.Config, patches=2000))
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,6 @@ class Jaccard:
         attention: Tensor,
         label: LabelMap,
         *,
-        cover: tuple[float, float] = (1.0, 1.0),
         background: int | None = 0,
     ) -> float | None:
         """Score one image.
@@ -65,7 +64,6 @@ class Jaccard:
         Args:
             attention: float (heads, h, w), from CLS to the patches.
             label: integers (H, W), one id per object, or per class; 255 is left out.
-            cover: shares of the image's height and width that the patch grid covers.
             background: id that is no object; None if all are.
 
         Returns:
@@ -82,7 +80,7 @@ class Jaccard:
             )
         masks = mass_threshold(attention, self.mass).float().cpu()
         size = (label.shape[0], label.shape[1])
-        fine = to_pixels(masks, size, cover=cover).numpy().astype(np.bool_)  # (heads, H, W)
+        fine = to_pixels(masks, size).numpy().astype(np.bool_)  # (heads, H, W)
         found = overlaps(np.concatenate([fine, np.ones((1, *size), np.bool_)]), label, background)
         if not found.shape[1]:
             return None

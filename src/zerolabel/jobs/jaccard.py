@@ -15,6 +15,7 @@ from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.jaccard import Jaccard
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.jobs.evaluate import facts, open_labelled
+from zerolabel.jobs.settings import whole_patches
 from zerolabel.store import Progress, Store, write_json
 from zerolabel.types import IGNORE, LabelMap, Sample
 
@@ -64,11 +65,7 @@ def evaluate_attention(
         raise UsageError(f"The mass to keep is a share above 0 and up to 1, found {mass:g}.")
     network = backbones.load(backbone, weights=weights, device=device)
     backbones.require(network, "attention")
-    if min(size) < network.stride:
-        raise UsageError(
-            f"size is {size[0]}x{size[1]}, but {network.name} needs at least {network.stride} "
-            "pixels a side. The default is 480."
-        )
+    size = whole_patches(size, network, default=480)
     truth, kind = _objects(dataset)
     total = Jaccard(mass=mass)
     background = 0 if kind == "objects" or dataset.classes[0] == "background" else None
@@ -99,10 +96,8 @@ def _add(
     attention = network.encode(images, want={"attention"}).attention
     if attention is None:
         raise UsageError(f"{network.name} gave no attention.")
-    grid, stride = attention.shape[-2:], network.stride
-    cover = (grid[0] * stride / size[0], grid[1] * stride / size[1])
     for sample, maps in zip(kept, attention, strict=True):
-        total.add(maps, truth(sample), cover=cover, background=background)
+        total.add(maps, truth(sample), background=background)
 
 
 def _objects(dataset: Dataset) -> tuple[Callable[[Sample], LabelMap], str]:

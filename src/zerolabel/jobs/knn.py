@@ -19,7 +19,8 @@ from zerolabel.data.classified import Classified, central, open_classified
 from zerolabel.errors import DataError, ImageError, UsageError
 from zerolabel.evaluation.probes import knn, mean_patch
 from zerolabel.evaluation.protocols import PROTOCOLS
-from zerolabel.jobs.probe import load, open_store, unreadable, whole_patches
+from zerolabel.jobs.probe import load, open_store, unreadable
+from zerolabel.jobs.settings import whole_patches
 from zerolabel.stages import encode
 from zerolabel.store import Progress, Stage, Store, write_json
 from zerolabel.types import Sample
@@ -74,7 +75,7 @@ def evaluate_knn(
     asked = open_classified(queries)
     result = {"protocol": asdict(PROTOCOL)} | _facts(known, asked)
     network = load(backbone, weights=weights, device=device)
-    side = min(whole_patches(network, size))
+    side = min(whole_patches(size, network))
     with open_store(out, progress) as store:
         encode.learn(network, known.samples, size=(side, side), seed=0, store=store)
         x = _features(network, known.samples, side, "bank", store)

@@ -26,7 +26,7 @@ class LiveKnn:
     """
 
     def __init__(self, path: Path, trainer: Trainer) -> None:
-        """Decode the images; every fifth is a query."""
+        """Decode the images; every sixth is a query."""
         pack = Pack(path)
         if pack.labels is None:
             raise DataError(f"{path} holds no labels. The live k-NN needs a labelled pack.")

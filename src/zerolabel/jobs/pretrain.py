@@ -78,8 +78,7 @@ def _train(
         for look in trainer.run(near, shares=shares, steps=steps, minutes=options.minutes):
             total = look.total * config.batch
             store.report("train", look.images, total or look.images + 1)
-            if distributed.rank() == 0:
-                record.keep(look, stopping=stop.is_set())
+            record.keep(look, stopping=stop.is_set())
             if stop.is_set() and look.step != look.total:
                 raise KeyboardInterrupt
     return record.finish()

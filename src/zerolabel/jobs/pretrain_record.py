@@ -75,7 +75,7 @@ class Record:
         self.out, self.trainer, self.options = out, trainer, options
         length = [options.steps, options.epochs, options.minutes]
         job = {
-            "data": {pool.name: pool.digest for pool in pools},
+            "data": [[pool.name, pool.digest] for pool in pools],
             "shares": shares,
             "length": length,
             "init": options.init,
@@ -94,7 +94,7 @@ class Record:
             "amp": amp,
             "settings": asdict(trainer.config),
             "job": self.job,
-            "images": {pool.name: len(pool.images) for pool in pools},
+            "images": [[pool.name, len(pool.images)] for pool in pools],
             "failures": self.failures,
         }
         writes = distributed.rank() == 0
@@ -105,8 +105,10 @@ class Record:
         self.look = Look(trainer.step, trainer.total, seen, trainer.seconds, {})
 
     def keep(self, look: Look, *, stopping: bool) -> None:
-        """Write what is due after a step."""
+        """Write what is due after a step, in the process that writes."""
         self.look, last = look, look.step == look.total
+        if distributed.rank():
+            return
         if look.values:
             extra = self.live.score(last=last) if self.live else {}
             self.log.add(look, extra)

@@ -20,6 +20,7 @@ from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.probes import SIDE, ProbeScore, linear_probe
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.jobs.evaluate import facts, open_labelled
+from zerolabel.jobs.settings import whole_patches
 from zerolabel.stages import encode
 from zerolabel.store import Progress, Store, write_json
 from zerolabel.types import LabelMap, Sample
@@ -69,7 +70,7 @@ def evaluate_linear(
         raise UsageError(f"seeds is the number of layers to train, at least 1; found {seeds}.")
     train, scored = _open_splits(Path(data), split)
     network = load(backbone, weights=weights, device=device)
-    size = whole_patches(network, size)
+    size = whole_patches(size, network)
     with open_store(out, progress) as store:
         encode.learn(network, train.samples, size=size, seed=0, store=store)
         before = _tokens(network, train, size, store)
@@ -98,17 +99,6 @@ def load(name: str, *, weights: str | Path | None, device: str) -> Backbone:
     network = backbones.load(name, weights=weights, device=device)
     backbones.require(network, "tokens")
     return network
-
-
-def whole_patches(network: Backbone, size: tuple[int, int]) -> tuple[int, int]:
-    """Round a size down to whole patches, so that tokens cover the whole image."""
-    H, W = size
-    if min(size) < network.stride:
-        raise UsageError(
-            f"size is {H}x{W}, but {network.name} needs at least {network.stride} pixels a side. "
-            "The default is 224."
-        )
-    return H - H % network.stride, W - W % network.stride
 
 
 @contextlib.contextmanager

@@ -44,8 +44,7 @@ def build(
         settings: fields of its Config to change.
 
     Returns:
-        The method; its `size` is rounded down to whole patches: what is left over would be cut
-        off, and every patch would then stand for a little more of the image than it saw.
+        The method; its `size` is rounded down to whole patches.
 
     Raises:
         UsageError: an unknown name, or a setting of a wrong type or value.
@@ -55,10 +54,38 @@ def build(
     for field in dataclasses.fields(config):
         _check(field.name, getattr(config, field.name))
     if hasattr(config, "size"):
-        _check_size(config.size, backbone, graph=hasattr(config, "discover"))
-        whole = tuple(side // backbone.stride * backbone.stride for side in config.size)
-        config = dataclasses.replace(config, size=whole)
+        size = whole_patches(config.size, backbone)
+        _check_memory(size, backbone, graph=hasattr(config, "discover"))
+        config = dataclasses.replace(config, size=size)
     return kind(config, backbone)
+
+
+def whole_patches(
+    size: tuple[int, int], backbone: Backbone, *, default: int = 224
+) -> tuple[int, int]:
+    """Round a size down to whole patches.
+
+    What is left over would be cut off, and every patch would then stand for a little more of the
+    image than it saw.
+
+    Args:
+        size: (H, W) in pixels.
+        backbone: what encodes.
+        default: the size to name in a message.
+
+    Returns:
+        (H, W), multiples of the backbone's stride.
+
+    Raises:
+        UsageError: there is no room for one patch.
+    """
+    stride, (H, W) = backbone.stride, size
+    if min(size) < stride:
+        raise UsageError(
+            f"size is {H}x{W}, but {backbone.name} needs at least {stride} pixels a side. "
+            f"The default is {default}."
+        )
+    return H - H % stride, W - W % stride
 
 
 def _check(name: str, value: Any) -> None:
@@ -85,14 +112,9 @@ def _check_k(k: Any) -> None:
         raise UsageError(f"k must be auto or a whole number in 1..{MAX_COLOURS}, got {k!r}.")
 
 
-def _check_size(size: tuple[int, int], backbone: Backbone, *, graph: bool) -> None:
-    """Refuse sizes without a patch, and those whose memory nobody has."""
+def _check_memory(size: tuple[int, int], backbone: Backbone, *, graph: bool) -> None:
+    """Refuse sizes whose memory nobody has."""
     stride, (H, W) = backbone.stride, size
-    if min(size) < stride:
-        raise UsageError(
-            f"size is {H}x{W}, but {backbone.name} needs at least {stride} pixels a side. "
-            "The default is 224."
-        )
     most, patches = (GRAPH if graph else GRID), (H // stride) * (W // stride)
     if patches > most:
         side = math.isqrt(most) * stride

@@ -22,13 +22,14 @@ from zerolabel.training import distributed, monitors
 from zerolabel.training.config import Pretrain
 from zerolabel.training.objective import Batch, Objective, make_batch
 from zerolabel.training.optimiser import clip, groups
-from zerolabel.training.sampling import plan, seed_of, take
+from zerolabel.training.sampling import batches_before, plan, seed_of, take
 from zerolabel.training.schedule import Cosine, Ramp
 from zerolabel.training.twin import follow, make_twins
 
 RATE_FROM, RATE_TO = 10, 40  # steps that are timed when the length of a run is given in minutes
 MARGIN = 0.97  # share of the minutes that is planned
 WARMUP = 100  # steps, while the length of the run is not known yet
+FAR = 10**9  # steps: beyond every run
 LOOK = 50  # steps between two looks at the monitors, the only ones that wait for the device
 
 
@@ -129,7 +130,7 @@ class Trainer:
         timed = began
         while not self.total or self.step < self.total:
             pool = pools[order[self.step % len(order)]]
-            out = self.train_step(take(pool, self._share(order), self.config))
+            out = self.train_step(take(pool, batches_before(order, self.step), self.config))
             done = self.step - first  # in this part: a clock does not outlive an interruption
             if not self.total and done in (RATE_FROM, RATE_TO):
                 _wait(self.device)
@@ -172,13 +173,13 @@ class Trainer:
         c, at = self.config, self._at
         ramp = Ramp(*c.teacher_temperature, share=c.temperature_share)
         out = self.objective.loss(
-            self.student, self.teacher, batch, temperature=ramp.at(self.step, self.total or 10**9)
+            self.student, self.teacher, batch, temperature=ramp.at(self.step, self._end)
         )
         self.optimiser.zero_grad(set_to_none=True)
         out["loss"].backward()  # type: ignore[no-untyped-call]
         distributed.average_gradients([*self._decayed, *self._plain])
         clip([*self._decayed, *self._plain], c.clip)
-        if self.step < c.freeze * (self.total or 10**9):
+        if self.step < c.freeze * self._end:
             for name, value in self.student.named_parameters():
                 if name.endswith("prototypes"):
                     value.grad = None
@@ -235,14 +236,13 @@ class Trainer:
             centre.value.copy_(value)
         self.step, self.total, self.seconds = state["step"], state["total"], state["seconds"]
 
-    def _at(self, schedule: Cosine) -> float:
-        return schedule.at(self.step, self.total or 10**9)
+    @property
+    def _end(self) -> int:
+        """The last step; far away while it is not known yet."""
+        return self.total or FAR
 
-    def _share(self, order: Sequence[int]) -> int:
-        """How many steps before this one drew from the same source."""
-        which = order[self.step % len(order)]
-        whole, rest = divmod(self.step, len(order))
-        return whole * order.count(which) + order[:rest].count(which)
+    def _at(self, schedule: Cosine) -> float:
+        return schedule.at(self.step, self._end)
 
     def _values(self, out: dict[str, Tensor]) -> dict[str, float]:
         """Losses, averaged over processes, and monitors of this process."""

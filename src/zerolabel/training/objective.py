@@ -94,7 +94,6 @@ class Objective:
         self.amp = torch.autocast(device.type, torch.bfloat16, enabled=amp)
         kinds = 2 if config.rows == "both" else 1
         count = config.prototypes if config.objective == "dino" else 0
-        self._targets: dict[str, Tensor] = {}
         self.centres = [dino.Centre(count, device=device) for _ in range(kinds)]
         locals_ = range(2, 2 + config.local_views)
         self.teacher_views = (0, 1) if config.symmetric else (0,)
@@ -121,8 +120,8 @@ class Objective:
         with torch.no_grad():
             told = self._answer(teacher, batch, self.teacher_views, None)
         said = self._answer(student, batch, self.student_views, hidden)
-        parts = {"image": self._image_loss(student, teacher, said, told, temperature)}
-        total = parts["image"]
+        total, kept = self._image_loss(student, teacher, said, told, temperature)
+        parts = {"image": total}
         if c.dense != "none":
             rows = self._partners(batch, said, told, hidden)
             parts["dense"] = self._dense_loss(student, teacher, rows, temperature)
@@ -132,8 +131,8 @@ class Objective:
             parts["koleo"] = torch.stack([dino.koleo_loss(x) for x in seen]).mean()
             total = total + c.koleo * parts["koleo"]
         first = self.teacher_views[0]
-        kept = {"cls": told.cls[first].float(), "tokens": told.tokens[first].float()}
-        return {"loss": total, **parts, **kept, **self._targets}
+        kept |= {"cls": told.cls[first].float(), "tokens": told.tokens[first].float()}
+        return {"loss": total, **parts, **kept}
 
     def _hidden(self, batch: Batch) -> Tensor:
         """What iBOT hides of the global views: bool (views * B, h, w)."""
@@ -188,8 +187,8 @@ class Objective:
 
     def _image_loss(
         self, student: Twin, teacher: Twin, said: Answers, told: Answers, temperature: float
-    ) -> Tensor:
-        """Compare what stands for the image in every two different views."""
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare what stands for the image in every two different views; loss and targets."""
         c = self.config
         with torch.no_grad(), self.amp:
             theirs = [teacher.rows(told.cls[v], told.tokens[v], c.rows) for v in told.cls]
@@ -197,17 +196,17 @@ class Objective:
             ours = [student.rows(said.cls[v], said.tokens[v], c.rows) for v in said.cls]
         seen = list(told.cls), list(said.cls)
         pairs = [(i, j) for i, t in enumerate(seen[0]) for j, s in enumerate(seen[1]) if t != s]
-        losses = []
+        losses, kept = [], {}
         for kind, centre in enumerate(self.centres):
             t, s = [rows[kind] for rows in theirs], [rows[kind] for rows in ours]
             if c.objective == "dino":
                 targets = centre.targets(t, temperature=temperature)
                 losses.append(dino.dino_loss(s, targets, pairs, temperature=c.student_temperature))
                 centre.update(t)
-                self._targets = {"targets": targets[0]}
+                kept["targets"] = targets[0]
             else:
                 losses += [self._compare(s[j], t[i]) / len(pairs) for i, j in pairs]
-        return torch.stack(losses).sum() / len(self.centres)
+        return torch.stack(losses).sum() / len(self.centres), kept
 
     def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         if self.config.objective == "infonce":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,6 +31,21 @@ def plan(shares: Sequence[int]) -> list[int]:
         order.append(owed.index(max(owed)))
         owed[order[-1]] -= sum(shares)
     return order
+
+
+def batches_before(order: Sequence[int], step: int) -> int:
+    """Count the steps before this one that drew from the same source.
+
+    Args:
+        order: from `plan`.
+        step: number of the step.
+
+    Returns:
+        What `take` calls `turn`.
+    """
+    which = order[step % len(order)]
+    whole, rest = divmod(step, len(order))
+    return whole * order.count(which) + order[:rest].count(which)
 
 
 def seed_of(seed: int, number: int) -> int:
@@ -60,8 +76,12 @@ def take(pool: Pool, turn: int, config: Pretrain) -> Tensor:
     """
     per_epoch = len(pool.images) // config.batch
     epoch, batch = divmod(turn, per_epoch)
-    generator = torch.Generator().manual_seed(seed_of(config.seed, EPOCHS + epoch))
-    order = torch.randperm(len(pool.images), generator=generator)
+    order = _shuffled(len(pool.images), seed_of(config.seed, EPOCHS + epoch))
     rows = order[batch * config.batch : (batch + 1) * config.batch]
     mine = rows.chunk(distributed.world())[distributed.rank()]
     return pool.images[mine.to(pool.images.device)]
+
+
+@lru_cache(maxsize=8)  # one epoch of each source, instead of one shuffle a step
+def _shuffled(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

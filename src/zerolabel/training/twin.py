@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -58,13 +59,11 @@ def make_twins(config: Pretrain, *, start: ViT | None = None) -> tuple[Twin, Twi
     """
     net = start if start is not None else random_vit(network(config), seed=config.seed)
     generator = torch.Generator().manual_seed(config.seed + 1)
-    student, teacher = (Twin(ViT(net.config), config) for _ in range(2))
-    student.backbone.load_state_dict(net.state_dict())
+    student = Twin(deepcopy(net), config)
     reset_head(student.head, generator=generator)
     if student.dense_head is not None:
         reset_head(student.dense_head, generator=generator)
-    teacher.load_state_dict(student.state_dict())
-    teacher.requires_grad_(False).eval()
+    teacher = deepcopy(student).requires_grad_(False).eval()
     depth = len(student.backbone.blocks)
     for i, block in enumerate(student.backbone.blocks):
         cast(Block, block).drop_path.rate = config.drop_path * i / max(1, depth - 1)
