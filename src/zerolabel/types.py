@@ -33,12 +33,15 @@ class Sample:
         load: returns the image, uint8 (H, W, 3) RGB; raises `ImageError`.
         digest: returns a hash of the file's content.
         load_label: returns the ground truth, uint8 (H, W), 255 = ignore; None without labels.
+        load_regions: returns one region map per annotator, int (H, W), ids local to each; None
+            where nobody outlined regions.
     """
 
     id: str
     load: Callable[[], Image]
     digest: Callable[[], str]
     load_label: Callable[[], LabelMap] | None = None
+    load_regions: Callable[[], list[LabelMap]] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,11 @@ class Exhibit:
     """One picture, plot or table for the report, which draws it by kind and knows no method.
 
     Attributes:
-        kind: "table" (data: columns, rows), "facts" (data: name -> value) or "svg" (data: svg).
+        kind: "table" (data: columns, rows, and optionally the numbers of columns that are set
+            right), "facts" (data: name -> value), "svg" (data: svg) or "images" (data: rows of
+            name and views, each with its label; legend of name and colour). A table or plot with
+            data "wide" gets the whole width of the page, and such a plot keeps its own size and
+            scrolls.
         title: heading.
         data: what the kind needs.
         caption: one or two sentences below it.

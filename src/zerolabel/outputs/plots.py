@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from zerolabel.errors import UsageError
@@ -45,8 +45,44 @@ def line_chart(
             f"A line chart needs as many x as y values and one finite pair; found {len(x)} x and "
             f"{len(y)} y values, {len(points)} finite pairs."
         )
-    x_low, x_high = min(a for a, _ in points), max(a for a, _ in points)
-    y_ticks = _ticks(min(b for _, b in points), max(b for _, b in points))
+    parts, place = axes(
+        [a for a, _ in points],
+        [b for _, b in points],
+        title=title,
+        x_label=x_label,
+        y_label=y_label,
+    )
+    parts.append(_curve([place(a, b) for a, b in points]))
+    parts.extend(_mark(place(a, b), b) for a, b in points if a == mark)
+    return "".join([*parts, "</svg>"])
+
+
+def axes(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    names: Sequence[str] | None = None,
+    below: float = 0,
+) -> tuple[list[str], Callable[[float, float], tuple[float, float]]]:
+    """Begin a plot: everything up to its axes.
+
+    Args:
+        x: all positions, finite.
+        y: all values, finite.
+        title: what it shows, for readers who cannot see it.
+        x_label: name of the horizontal axis.
+        y_label: name of the vertical axis.
+        names: what stands below the positions 0, 1, ...; None for their numbers.
+        below: height to leave free under the axes, for a legend.
+
+    Returns:
+        Parts of an `<svg>` element that is still open, and where a point lies in it.
+    """
+    x_low, x_high = min(x), max(x)
+    y_ticks = ticks(min(y), max(y))
 
     def place(a: float, b: float) -> tuple[float, float]:
         across = (a - x_low) / (x_high - x_low) if x_high > x_low else 0.5
@@ -57,27 +93,26 @@ def line_chart(
         )
 
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + below:g}" role="img" aria-label="{escape(title)}" '
         'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">'
     ]
     for tick in y_ticks:
         _, at = place(x_low, tick)
         parts.append(_line(LEFT, at, WIDTH - RIGHT, at))
-        parts.append(_text(LEFT - 8, at + 4, _number(tick), "end"))
-    for tick in _below([a for a, _ in points]):
-        parts.append(_text(place(tick, y_ticks[0])[0], HEIGHT - BOTTOM + 18, _number(tick)))
-    parts.append(_curve([place(a, b) for a, b in points]))
-    parts.extend(_mark(place(a, b), b) for a, b in points if a == mark)
+        parts.append(text(LEFT - 8, at + 4, _number(tick), "end"))
+    numbered = {tick: _number(tick) for tick in _below(x)}
+    for tick, words in (numbered if names is None else dict(enumerate(names))).items():
+        parts.append(text(place(tick, y_ticks[0])[0], HEIGHT - BOTTOM + 18, words))
     middle = TOP + (HEIGHT - TOP - BOTTOM) / 2
-    parts.append(_text(LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - 8, x_label))
+    parts.append(text(LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - 8, x_label))
     parts.append(
         f'<text transform="translate(14 {middle:.1f}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text></svg>"
+        f"{escape(y_label)}</text>"
     )
-    return "".join(parts)
+    return parts, place
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Return round numbers, steps of 1, 2 or 5 times a power of ten, that enclose low..high."""
     if high <= low:
         pad = abs(low) / 2 or 1.0
@@ -95,7 +130,7 @@ def _below(x: Sequence[float]) -> list[float]:
     gap = min((b - a for a, b in zip(own, own[1:], strict=False)), default=1.0)
     if len(own) == 1 or gap / (own[-1] - own[0]) * (WIDTH - LEFT - RIGHT) >= ROOM:
         return own
-    return [tick for tick in _ticks(own[0], own[-1]) if own[0] <= tick <= own[-1]]
+    return [tick for tick in ticks(own[0], own[-1]) if own[0] <= tick <= own[-1]]
 
 
 def _number(value: float) -> str:
@@ -109,8 +144,20 @@ def _line(x0: float, y0: float, x1: float, y1: float) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, anchor: str = "middle") -> str:
+    """Write words at a place of a plot; `anchor` is start, middle or end."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def rect(x: float, y: float, width: float, height: float, rest: str) -> str:
+    """Draw a rectangle; `rest` holds its other attributes."""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {rest}/>'
+
+
+def label(x: float, y: float, name: str, anchor: str = "middle", *, longest: int = 21) -> str:
+    """Write a name, cut if it is long; the whole of it shows under a resting pointer."""
+    cut = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return f"<g><title>{escape(name)}</title>{text(x, y, cut, anchor)}</g>"
 
 
 def _curve(places: Sequence[tuple[float, float]]) -> str:
@@ -128,5 +175,5 @@ def _mark(place: tuple[float, float], value: float) -> str:
     above = b - 12 if b > TOP + 20 else b + 22
     return (
         f'<circle cx="{a:.1f}" cy="{b:.1f}" r="6" fill="{MARK}"/>'
-        f'<g font-weight="600">{_text(a, above, _number(value), anchor)}</g>'
+        f'<g font-weight="600">{text(a, above, _number(value), anchor)}</g>'
     )

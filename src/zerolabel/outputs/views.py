@@ -81,7 +81,7 @@ class Pictures:
             full = self._keep(f"{name}.jpg", jpeg(photo, QUALITY))
             photo = thumbnail(photo, side=SMALL) if inline else photo
             shown.append(_view("photo", photo, jpeg(photo, QUALITY) if inline else None, full))
-            labels = _shrunk(read_mask(self.run / mask), *photo.shape[:2])
+            labels = shrunk(read_mask(self.run / mask), *photo.shape[:2])
             shown.append(self._overlay(photo, labels, path=overlay, name=name, inline=inline))
             shown.append(self._mask(labels, path=mask, name=name, inline=inline))
         except ZerolabelError as error:
@@ -113,7 +113,7 @@ class Pictures:
         if full and not inline:
             return _view("mask", labels, None, full)
         picture = colourise(labels, self.colours)
-        data = _png(picture)
+        data = png(picture)
         if inline:
             return _view("mask", picture, data, full)
         return _view("mask", picture, None, self._keep(f"{name}-mask.png", data))
@@ -121,6 +121,20 @@ class Pictures:
     def _keep(self, name: str, data: bytes) -> str:
         write_bytes(self.run / "report" / name, data)
         return name
+
+
+def inline_view(kind: str, picture: Image) -> View:
+    """Put a picture into the page.
+
+    Args:
+        kind: "mask" keeps its colours and edges, anything else is stored as a photo.
+        picture: uint8 (H, W, 3), small.
+
+    Returns:
+        The view, without a larger version.
+    """
+    data = png(picture) if kind == "mask" else jpeg(picture, QUALITY)
+    return _view(kind, picture, data, "")
 
 
 def _view(kind: str, picture: Image | LabelMap, data: bytes | None, full: str) -> View:
@@ -135,15 +149,16 @@ def _up(path: str) -> str:
     return "../" + quote(path.encode("utf-8", "surrogateescape"))
 
 
-def _shrunk(labels: LabelMap, height: int, width: int) -> LabelMap:
-    """Bring a label map to the size of a photo by nearest neighbour."""
+def shrunk(labels: LabelMap, height: int, width: int) -> LabelMap:
+    """Bring a label map (H, W) to the size of a photo (height, width) by nearest neighbour."""
     rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(np.intp)
     columns = ((np.arange(width) + 0.5) * labels.shape[1] / width).astype(np.intp)
     small: LabelMap = labels[rows[:, None], columns]
     return small
 
 
-def _png(image: Image) -> bytes:
+def png(image: Image) -> bytes:
+    """Encode an image as PNG: uint8 (H, W, 3) to the file's content."""
     buffer = io.BytesIO()
     Pillow.fromarray(image).save(buffer, "PNG", compress_level=9)
     return buffer.getvalue()
