@@ -10,8 +10,19 @@ import numpy as np
 import pytest
 
 from zerolabel import store as store_module
+from zerolabel.backbones import cache
 from zerolabel.errors import StoreError, UsageError
-from zerolabel.store import Stage, Store, open_whole, read_json, read_stage, write_bytes, write_json
+from zerolabel.store import (
+    BY_CONTENT,
+    Stage,
+    Store,
+    open_whole,
+    read_json,
+    read_stage,
+    write_bytes,
+    write_json,
+)
+from zerolabel.types import Sample
 
 
 def files(root):
@@ -115,6 +126,30 @@ def test_a_stage_is_done_once(place):
     check(place.peek("a/b"))
     assert len(calls) == 1
     assert place.computed == ["a/b"]
+
+
+def test_what_is_named_by_content_is_shared_and_nothing_else(tmp_path):
+    made = []
+
+    def work(name):
+        made.append(name)
+        return Stage({"a": np.arange(3)})
+
+    content = f"tokens/{'0123456789ab' * 2}"
+    for run in ("one", "two"):
+        store = Store(tmp_path / run, shared=tmp_path / "shared")
+        for name in (content, "model", "masks/00000"):
+            store.stage(name, lambda name=name: work(name))
+    assert made == [content, "model", "masks/00000", "model", "masks/00000"]
+    assert (tmp_path / "shared" / f"{content}.safetensors").exists()
+    assert not (tmp_path / "one" / "cache" / "tokens").exists()
+    assert Store(tmp_path / "three").peek(content) is None
+
+
+def test_names_of_features_are_named_by_content():
+    sample = Sample("a", load=lambda: None, digest=lambda: "00")
+    assert BY_CONTENT.search(cache.key("tokens", [sample], "facts"))
+    assert not BY_CONTENT.search("masks/00003")
 
 
 def test_forgetting_drops_a_stage_and_what_is_below(place):

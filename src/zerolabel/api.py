@@ -31,6 +31,7 @@ def segment(
     weights: str | Path | None = None,
     device: str = "auto",
     split: str | None = None,
+    geometry: str = "full",
     overlays: bool = True,
     report: bool = True,
     progress: Progress | None = None,
@@ -49,6 +50,8 @@ def segment(
         weights: a weights file for the backbone.
         device: "auto", "cpu", "cuda" or "mps".
         split: of a data set in a known layout.
+        geometry: size and crop at which a protocol looks at images, e.g. "picie-320"; masks have
+            that size.
         overlays: whether to draw overlays.
         report: whether to write the report.
         progress: called with (work, items done, items in all).
@@ -60,7 +63,7 @@ def segment(
     Raises:
         ZerolabelError: anything that a user can mend; it says how.
     """
-    options = _options(method, k, preset, backbone, weights, device, split, settings)
+    options = _options(method, k, preset, backbone, weights, device, split, geometry, settings)
     return segment_job(
         data, out, options=options, overlays=overlays, report=report, progress=progress
     )
@@ -77,6 +80,7 @@ def fit(
     weights: str | Path | None = None,
     device: str = "auto",
     split: str | None = None,
+    geometry: str = "full",
     progress: Progress | None = None,
     **settings: Any,
 ) -> Model:
@@ -93,6 +97,7 @@ def fit(
         weights: a weights file for the backbone.
         device: "auto", "cpu", "cuda" or "mps".
         split: of a data set in a known layout.
+        geometry: as in `segment`.
         progress: called with (work, items done, items in all).
         **settings: fields of the method's Config.
 
@@ -103,7 +108,7 @@ def fit(
     Raises:
         ZerolabelError: anything that a user can mend; it says how.
     """
-    options = _options(method, k, preset, backbone, weights, device, split, settings)
+    options = _options(method, k, preset, backbone, weights, device, split, geometry, settings)
     return fit_job(data, out, options=options, progress=progress)
 
 
@@ -125,6 +130,7 @@ def _options(
     weights: str | Path | None,
     device: str,
     split: str | None,
+    geometry: str,
     settings: dict[str, Any],
 ) -> Options:
     return Options(
@@ -134,5 +140,6 @@ def _options(
         weights=None if weights is None else str(weights),
         device=device,
         split=split,
+        geometry=geometry,
         settings={"k": k, **settings},
     )

@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import time
 import zlib
@@ -31,6 +32,8 @@ from zerolabel.errors import StoreError, UsageError
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]  # (work, items done, items in all)
+# A stage named by a hash of all that decides it (backbones/cache.py) is the same in any run.
+BY_CONTENT = re.compile(r"/[0-9a-f]{24}$")
 FOREIGN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 log = logging.getLogger(__name__)
 
@@ -51,14 +54,23 @@ class Stage:
 class Store:
     """A run directory, or a place in memory when no path is given."""
 
-    def __init__(self, root: str | Path | None = None, *, report: Progress | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        shared: str | Path | None = None,
+        report: Progress | None = None,
+    ) -> None:
         """Open a place; nothing is created yet.
 
         Args:
             root: the run directory; None keeps results in memory.
+            shared: a folder for what several runs can use, such as features; one job at a time
+                may write there. None keeps them in the run directory.
             report: called with (work, items done, items in all) as work goes on.
         """
         self.root = Path(root) if root is not None else None
+        self.shared = Path(shared) if shared is not None else None
         self.seconds: dict[str, float] = {}
         self.computed: list[str] = []  # stages that were not done before, in their order
         self.report = report or (lambda work, done, total: None)
@@ -176,7 +188,10 @@ class Store:
 
     def _path(self, name: str) -> Path:
         """The file of a stage."""
-        return self.directory / "cache" / f"{name}.safetensors"
+        file = f"{name}.safetensors"
+        if self.shared is not None and BY_CONTENT.search(name):
+            return self.shared / file
+        return self.directory / "cache" / file
 
 
 def read_stage(path: Path) -> Stage:

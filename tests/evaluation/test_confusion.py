@@ -3,11 +3,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from reference.scores_by_sets import best_matching, set_scores
+from reference.scores_by_sets import best_matching, exact_ious, set_scores
 from sklearn.metrics import confusion_matrix
 
 from zerolabel.errors import DataError, UsageError
-from zerolabel.evaluation.confusion import CHUNK, Confusion, scores
+from zerolabel.evaluation.confusion import ABSENT, CHUNK, Confusion, floor, scores
+from zerolabel.ops.matching import MATCHINGS
 
 KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "mean_f1")
 
@@ -139,28 +140,76 @@ def test_three_by_three_by_hand():
     assert found.pixels.tolist() == [5, 10, 5]
 
 
-def test_a_class_that_is_absent_but_predicted_has_iou_0():
-    counts = np.array([[5, 0, 1, 0], [0, 6, 0, 0], [0, 0, 0, 0]])
-    found = scores(counts)
-    assert found.iou.tolist() == [5 / 6, 1, 0]
-    assert found.miou == pytest.approx(11 / 18)
-    assert np.isnan(found.accuracy[2])
-    assert found.mean_accuracy == pytest.approx(11 / 12)
+@pytest.mark.parametrize(
+    ("absent", "miou", "accuracy", "f1"),
+    [
+        # cat 6/8, dog 3/4, cow 0 of one wrong pixel; fox left out
+        ("nanmean", (6 / 8 + 3 / 4 + 0) / 3, (6 / 7 + 3 / 4) / 2, (12 / 14 + 6 / 7 + 0) / 3),
+        ("zero", (6 / 8 + 3 / 4 + 0 + 0) / 4, (6 / 7 + 3 / 4) / 4, (12 / 14 + 6 / 7 + 0 + 0) / 4),
+        ("gt-only", (6 / 8 + 3 / 4) / 2, (6 / 7 + 3 / 4) / 2, (12 / 14 + 6 / 7) / 2),
+    ],
+)
+def test_rules_for_absent_classes_by_hand(absent, miou, accuracy, f1):
+    # 7 pixels of cat, one of which is taken for cow; 4 of dog, one of which is taken for cat
+    counts = np.array([[6, 0, 1, 0, 0], [1, 3, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    found = scores(counts, matching="identity", absent=absent)
+    assert found.miou == pytest.approx(miou, rel=1e-12)
+    assert found.mean_accuracy == pytest.approx(accuracy, rel=1e-12)
+    assert found.mean_f1 == pytest.approx(f1, rel=1e-12)
+    assert found.pixel_accuracy == 9 / 11
+    np.testing.assert_allclose(found.iou, [6 / 8, 3 / 4, 0, np.nan])  # the same under each rule
 
 
-def test_a_class_neither_there_nor_predicted_is_left_out_of_the_means():
-    counts = np.array([[5, 1, 0, 0], [0, 6, 0, 0], [0, 0, 0, 0]])
-    assert scores(counts).miou == pytest.approx((5 / 6 + 6 / 7) / 2)
+def test_the_rules_agree_where_no_class_is_absent():
+    counts = np.array([[4, 1, 0, 0], [2, 6, 0, 2], [0, 0, 5, 0]])
+    assert len({scores(counts, absent=rule).miou for rule in ABSENT}) == 1
 
 
-def test_pixels_without_a_matched_cluster_are_misses_unless_dropped():
-    counts = np.array([[4, 0, 3, 1], [0, 5, 2, 0]])  # the third cluster finds no class
-    missed, dropped = scores(counts), scores(counts, drop_unlabelled=True)
-    np.testing.assert_allclose(missed.iou, [4 / 8, 5 / 7])
-    assert missed.pixel_accuracy == 9 / 15
-    np.testing.assert_allclose(dropped.iou, [1, 1])
-    assert dropped.pixel_accuracy == 1
-    assert dropped.pixels.tolist() == [4, 5]
+# Two classes, three clusters; the third finds no class, and one pixel has no cluster.
+LEFT_OVER = np.array([[4, 0, 3, 1], [0, 5, 2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("matching", "ignore", "iou", "accuracy"),
+    [
+        ("hungarian", "void", [4 / 8, 5 / 7], 9 / 15),
+        ("hungarian-extra", "void", [4 / 8, 5 / 7], 9 / 15),
+        ("hungarian", "void-and-unlabelled", [4 / 7, 5 / 7], 9 / 14),
+        ("drop-unmatched", "void", [4 / 5, 1], 9 / 10),
+        ("drop-unmatched", "void-and-unlabelled", [1, 1], 1),
+        ("majority", "void", [7 / 10, 5 / 7], 12 / 15),
+        ("nearest", "void", [4 / 8, 7 / 10], 11 / 15),
+    ],
+)
+def test_pixels_without_a_class_by_hand(matching, ignore, iou, accuracy):
+    centres = np.array([[0.0], [2], [3]])  # the third cluster lies nearest to the second
+    found = scores(LEFT_OVER, matching=matching, ignore=ignore, centres=centres)
+    np.testing.assert_allclose(found.iou, iou)
+    assert found.pixel_accuracy == pytest.approx(accuracy, rel=1e-12)
+
+
+def test_dropped_pixels_are_not_true_pixels():
+    found = scores(LEFT_OVER, matching="drop-unmatched", ignore="void-and-unlabelled")
+    assert found.pixels.tolist() == [4, 5]
+    assert scores(LEFT_OVER).pixels.tolist() == [8, 7]
+
+
+def test_clusters_may_be_matched_on_other_images():
+    elsewhere = np.array([[0, 9, 0, 0], [9, 0, 0, 0]])
+    found = scores(LEFT_OVER, source=elsewhere)
+    assert found.matching.tolist() == [1, 0, -1]
+    assert found.pixel_accuracy == 0
+    assert scores(LEFT_OVER, source=LEFT_OVER).miou == scores(LEFT_OVER).miou
+
+
+def test_one_category_everywhere_by_hand():
+    # 8 of 15 pixels are of class 0: IoU 8/15 and 0
+    lowest = floor(LEFT_OVER)
+    assert lowest.pixel_accuracy == 8 / 15
+    assert lowest.miou == pytest.approx(8 / 30)
+    absent = np.vstack([LEFT_OVER, np.zeros((2, 4), np.int64)])
+    assert floor(absent, absent="zero").miou == pytest.approx(8 / 60)
+    assert floor(absent, absent="gt-only").miou == pytest.approx(8 / 30)
 
 
 def test_majority_joins_clusters():
@@ -169,32 +218,43 @@ def test_majority_joins_clusters():
     np.testing.assert_allclose(found.iou, [7 / 10, 5 / 8])
 
 
-@pytest.mark.parametrize("drop", [False, True])
-def test_nothing_to_score_is_an_error(drop):
+@pytest.mark.parametrize("ignore", ["void", "void-and-unlabelled"])
+def test_nothing_to_score_is_an_error(ignore):
     counts = np.zeros((3, 4), np.int64)
-    counts[0, -1] = 7 * drop
+    counts[0, -1] = 7 * (ignore != "void")
     with pytest.raises(DataError, match="no pixel to score"):
-        scores(counts, drop_unlabelled=drop)
+        scores(counts, ignore=ignore)
+
+
+RULES = sorted(MATCHINGS.keys() - {"identity"})  # which is about the numbers of clusters
+COUNTS = arrays(np.int64, (4, 6), elements=st.integers(0, 40))
+IGNORES = st.sampled_from(["void", "void-and-unlabelled"])
+CENTRES = np.array([[0.0], [1], [3], [7], [15]])  # no two distances are equal
+
+
+def unclear(counts, rule):
+    """Whether several matchings are best: then the index decides, and scores may differ."""
+    held = counts[:, :-1].tolist()
+    worth = exact_ious(counts.tolist()) if rule.endswith("iou") else held
+    if rule.startswith("majority"):
+        return any(column.count(max(column)) > 1 for column in zip(*worth, strict=True))
+    return best_matching(worth)[1] > 1
 
 
 @settings(deadline=None)
-@given(
-    arrays(np.int64, (4, 5), elements=st.integers(0, 40)),
-    st.permutations(range(5)),
-    st.sampled_from(["hungarian", "majority"]),
-    st.booleans(),
-)
-def test_relabelling_clusters_changes_no_score(counts, order, rule, drop):
-    assume(counts.any())
-    # where several matchings are best, the index decides, and scores other than accuracy may change
-    assume(rule == "majority" or best_matching(counts.tolist())[1] == 1)
-    rest = np.full((4, 1), 3)
-    ours = scores(np.hstack([counts, rest]), matching=rule, drop_unlabelled=drop)
-    theirs = scores(np.hstack([counts[:, order], rest]), matching=rule, drop_unlabelled=drop)
+@given(COUNTS, st.permutations(range(5)), st.sampled_from(RULES), st.sampled_from(list(ABSENT)))
+def test_relabelling_clusters_changes_no_score(counts, order, rule, absent):
+    assume(counts[:, :-1].any())
+    assume(not unclear(counts, rule))
+    order = list(order)
+    moved = np.column_stack([counts[:, order], counts[:, -1]])
+    options = {"matching": rule, "absent": absent}
+    ours = scores(counts, centres=CENTRES, **options)
+    theirs = scores(moved, centres=CENTRES[order], **options)
     for key in KEYS:
-        assert getattr(ours, key) == pytest.approx(getattr(theirs, key), rel=1e-12, nan_ok=True)
+        assert getattr(ours, key) == pytest.approx(getattr(theirs, key), rel=1e-12)
     np.testing.assert_allclose(ours.iou, theirs.iou, rtol=1e-12)
-    assert theirs.matching.tolist() == ours.matching[list(order)].tolist()
+    assert theirs.matching.tolist() == ours.matching[order].tolist()
 
 
 @settings(deadline=None)
@@ -204,3 +264,56 @@ def test_relabelling_clusters_never_changes_accuracy(counts, order):
     rest = np.ones((3, 1), np.int64)
     ours, theirs = (scores(np.hstack([c, rest])) for c in (counts, counts[:, order]))
     assert ours.pixel_accuracy == theirs.pixel_accuracy
+
+
+@settings(deadline=None)
+@given(COUNTS, st.sampled_from(sorted(MATCHINGS)), st.sampled_from(list(ABSENT)), IGNORES)
+def test_every_score_is_a_share(counts, rule, absent, ignore):
+    assume(counts[:, :-1].any())
+    try:
+        found = scores(counts, matching=rule, absent=absent, ignore=ignore, centres=CENTRES)
+    except DataError:  # every pixel is of a cluster that was left over
+        assume(False)
+    for key in KEYS:
+        assert 0 <= getattr(found, key) <= 1
+    for shares in (found.iou, found.accuracy, found.f1):
+        assert ((shares >= 0) & (shares <= 1) | np.isnan(shares)).all()
+    assert (np.nan_to_num(found.iou) <= np.nan_to_num(found.f1)).all()
+
+
+@settings(deadline=None)
+@given(COUNTS, IGNORES)
+def test_majority_is_right_on_at_least_as_many_pixels_as_hungarian(counts, ignore):
+    assume(counts[:, :-1].any())
+    many, one = (
+        scores(counts, matching=rule, ignore=ignore).pixel_accuracy
+        for rule in ("majority", "hungarian")
+    )
+    assert many >= one
+
+
+@settings(deadline=None)
+@given(COUNTS, st.sampled_from(list(ABSENT)))
+def test_majority_is_never_below_one_category_everywhere(counts, absent):
+    counts[:, -1] = 0
+    assume(counts.any())
+    found = scores(counts, matching="majority", absent=absent)
+    assert found.pixel_accuracy >= floor(counts, absent=absent).pixel_accuracy
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 255)),
+    arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 255)),
+)
+def test_ignored_pixels_are_never_counted_however_images_are_cut(truth, prediction):
+    batch = counted(truth, prediction, 7, 9)
+    assert batch.sum() == (truth < 7).sum()
+    total, merged = Confusion(7, 9), Confusion(7, 9)
+    for pair in zip(truth, prediction, strict=True):
+        total.add(*pair)
+        single = Confusion(7, 9)
+        single.add(*pair)
+        merged.merge(single)
+    np.testing.assert_array_equal(total.counts, batch)
+    np.testing.assert_array_equal(merged.counts, batch)

@@ -8,7 +8,7 @@ from reference import linear_probe as reference
 
 from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation import probes
-from zerolabel.evaluation.probes import KnnScore, knn, linear_probe, mean_patch
+from zerolabel.evaluation.probes import KnnScore, judge, knn, linear_probe, mean_patch
 
 
 def draw(*shape, seed=0):
@@ -179,3 +179,28 @@ def test_a_step_without_labelled_pixels_changes_little():
     labels = [np.full_like(label, 255) if i else label for i, label in enumerate(labels)]
     found = linear_probe(tokens, labels, tokens[:1], labels[:1], classes=4, seed=0, epochs=2)
     assert np.isfinite(found.miou)
+
+
+@pytest.mark.parametrize(
+    ("absent", "iou", "miou", "classes", "floor"),
+    [
+        ("nanmean", [0.5, 0.25, 0.0, np.nan], 0.25, 3, 0.25),
+        ("zero", [0.5, 0.25, 0.0, 0.0], 0.1875, 4, 0.125),
+        ("gt-only", [0.5, 0.25, np.nan, np.nan], 0.375, 2, 0.25),
+    ],
+)
+def test_a_hand_made_matrix_under_every_rule(absent, iou, miou, classes, floor):
+    """Class 2 is predicted and never true, class 3 neither; half of the pixels are of class 0."""
+    counts = np.zeros((4, 5), np.int64)
+    counts[0, [0, 1]], counts[1, [0, 1, 2]] = (4, 2), (2, 2, 2)
+    found = judge(counts, absent=absent)
+    np.testing.assert_allclose(found.iou, iou)
+    assert (found.miou, found.classes) == (pytest.approx(miou), classes)
+    assert found.pixel_accuracy == 0.5
+    assert found.floor == pytest.approx(floor)
+
+
+def test_clusters_are_matched_where_a_rule_is_named():
+    counts = np.array([[1, 9, 0], [8, 2, 0]])
+    assert judge(counts, absent="zero", matching="hungarian").pixel_accuracy == 17 / 20
+    assert judge(counts, absent="zero").pixel_accuracy == 3 / 20

@@ -1,53 +1,26 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from reference.scores_by_sets import set_scores
+from scored_runs import PREDICTED, TRUTH, save, write_data, write_run
 
 from zerolabel.data.benchmarks import open_dataset
+from zerolabel.data.planted import plant
 from zerolabel.errors import DataError, StoreError, UsageError
 from zerolabel.jobs.evaluate import evaluate
 
 DATA = os.environ.get("ZEROLABEL_DATA")
 
-TRUTH = {
-    "a": [[0, 0, 0, 0], [0, 0, 0, 1], [2, 2, 1, 1]],
-    "deep/b": [[0, 0, 255, 255], [1, 1, 1, 2], [2, 2, 2, 255]],
-}
-# categories 0, 1, 2 stand for classes 2, 0, 1; some pixels are wrong, some have none
-PREDICTED = {
-    "a": [[1, 1, 1, 1], [1, 1, 2, 2], [0, 0, 2, 255]],
-    "deep/b": [[1, 0, 0, 1], [2, 2, 2, 0], [0, 0, 1, 1]],
-}
-
-
-def save(path, ids):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.array(ids, np.uint8)).save(path)
-
-
-def write_run(run, predicted, *, categories=3):
-    for name, ids in predicted.items():
-        save(run / "masks" / f"{name}.png", ids)
-    listed = [{"id": k, "name": f"category {k}"} for k in range(categories)]
-    (run / "categories.json").write_text(json.dumps({"categories": listed}))
-    return run
-
 
 @pytest.fixture
 def data(tmp_path):
-    root = tmp_path / "data"
-    for name, ids in TRUTH.items():
-        save(root / "masks" / f"{name}.png", ids)
-        path = root / "images" / f"{name}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 3)).save(path)
-    (root / "classes.txt").write_text("background\ncat\ndog\n")
-    return root
+    return write_data(tmp_path / "data")
 
 
 @pytest.fixture
@@ -77,11 +50,29 @@ def test_result_says_what_was_scored_and_is_kept(run, data):
     result = evaluate(str(run), str(data))
     assert json.loads((run / "evaluation-full.json").read_text()) == result
     assert result["protocol"]["id"] == "full"
-    assert set(result["protocol"]) >= {"geometry", "matching", "absent", "unlabelled", "background"}
-    assert (result["dataset"], result["split"]) == ("data", "all")
+    assert set(result["protocol"]) >= {"geometry", "matching", "absent", "ignore", "background"}
+    assert (result["dataset"], result["space"], result["split"]) == ("data", "data", "all")
+    assert result["data_root"] == str(data.resolve())
+    assert (result["run"], result["masks"]) == (None, "as made")
     assert (result["images"], result["labelled_images"], result["missing"]) == (2, 2, [])
     assert (result["clusters"], result["classes"], result["ignored_ids"]) == (3, 3, [255])
     assert result["data_hash"] == hashlib.sha256(b"a.jpg\ndeep/b.jpg").hexdigest()
+
+
+def test_the_confusion_matrix_is_kept(run, data):
+    result = evaluate(run, data)
+    pairs = Counter(zip(flat(TRUTH), flat(PREDICTED), strict=True))
+    expected = [[pairs[c, k] for k in (0, 1, 2, 255)] for c in range(3)]
+    assert result["counts"] == expected
+    assert evaluate(run, data, protocol="full-nobg")["counts"] == expected[1:]
+
+
+def test_one_category_everywhere_stands_beside_the_score(run, data):
+    # 9, 6 and 6 true pixels
+    assert evaluate(run, data)["floor"] == {"miou": 9 / 21 / 3, "pixel_accuracy": 9 / 21}
+    black = write_run(run.parent / "black", {k: np.zeros((3, 4)) for k in TRUTH})
+    result = evaluate(black, data)
+    assert result["floor"] == {key: result[key] for key in ("miou", "pixel_accuracy")}
 
 
 def test_protocols_differ_and_have_their_own_files(run, data):
@@ -162,7 +153,13 @@ def test_two_images_for_one_mask_are_an_error(tmp_path, data):
 
 def test_masks_of_another_size_are_named(run, data):
     save(run / "masks/deep/b.png", [[0, 1]])
-    with pytest.raises(DataError, match=r"^deep/b\.jpg: .*expected .*\(3, 4\), found \(1, 2\)"):
+    with pytest.raises(DataError, match=r"deep/b\.png has .*expected .*\(3, 4\), found \(1, 2\)"):
+        evaluate(run, data)
+
+
+def test_masks_with_ids_of_no_category_are_named(run, data):
+    save(run / "masks/deep/b.png", [[1, 0, 0, 1], [2, 2, 2, 255], [0, 9, 1, 1]])
+    with pytest.raises(DataError, match=r"deep/b\.png holds ids .*expected 0-2, .*found 9"):
         evaluate(run, data)
 
 
@@ -173,7 +170,7 @@ def test_unknown_protocols_are_named(run, data):
 
 def test_the_background_must_be_there_to_be_ignored(run, data):
     (data / "classes.txt").write_text("sky\ncat\ndog\n")
-    with pytest.raises(UsageError, match=r"found 'sky' in data\. Use the protocol full"):
+    with pytest.raises(UsageError, match=r"found 'sky'\. Use the protocol full"):
         evaluate(run, data, protocol="full-nobg")
 
 
@@ -185,8 +182,14 @@ def test_folders_without_ground_truth_are_an_error(run, data):
 def test_a_benchmark_without_its_labels_is_an_error(run, tmp_path):
     Image.new("RGB", (4, 3)).save(_made(tmp_path / "CamVid/val") / "a.png")
     _made(tmp_path / "CamVid/valannot")
-    with pytest.raises(DataError, match=r"None of the 1 images of camvid11 val .* has a label"):
+    with pytest.raises(DataError, match=r"None of the 1 images of camvid val .* has a label"):
         evaluate(run, tmp_path)
+
+
+def test_regions_without_classes_are_an_error(run, tmp_path):
+    plant("bsds500", tmp_path / "bsds", images=1)
+    with pytest.raises(DataError, match="regions that have no classes.*--protocol bsds"):
+        evaluate(run, tmp_path / "bsds")
 
 
 def _made(folder):
@@ -213,6 +216,22 @@ def test_odd_categories_are_an_error(run, data, text):
 def test_a_folder_that_is_no_run_is_an_error(tmp_path, data):
     with pytest.raises(StoreError, match=r"categories\.json is not there"):
         evaluate(tmp_path, data)
+
+
+def test_a_published_label_space_of_a_data_set(tmp_path):
+    plant("voc", tmp_path / "data", images=2)
+    truth = open_dataset(tmp_path / "data", space="voc20")
+    masks = {Path(sample.id).stem: sample.load_label() for sample in truth.samples}
+    run = write_run(tmp_path / "run", masks, categories=20)
+    result = evaluate(run, tmp_path / "data", space="voc20", protocol="reclip")
+    assert (result["dataset"], result["space"], result["classes"]) == ("voc", "voc20", 20)
+    assert result["pixel_accuracy"] == 1
+    absent = sum(entry["pixels"] == 0 for entry in result["per_class"])
+    assert result["miou"] == pytest.approx((20 - absent) / 20)  # absent classes count 0
+    assert (run / "evaluation-reclip-voc20.json").exists()
+    # and so with the default label space, where the background is left out: category k is class k
+    assert evaluate(run, tmp_path / "data", protocol="reclip")["miou"] == result["miou"]
+    assert (run / "evaluation-reclip.json").exists()
 
 
 @pytest.mark.skipif(DATA is None, reason="needs ZEROLABEL_DATA")

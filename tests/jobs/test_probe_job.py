@@ -125,7 +125,7 @@ def test_the_probe_finds_planted_classes(scenes, tmp_path):
     assert result["size"] == [48, 48], "whole patches"
     assert (result["images"], result["train_images"]) == (6, 24)
     assert [result[key] for key in ("dataset", "split", "train_split")] == [
-        "camvid11",
+        "camvid",
         "val",
         "train",
     ]
@@ -198,7 +198,7 @@ def test_an_interrupted_probe_goes_on(scenes, tmp_path, planted):
 
 
 def test_errors_of_the_probe(scenes, tmp_path):
-    with pytest.raises(UsageError, match="seeds is the number of layers"):
+    with pytest.raises(UsageError, match="seeds is the number of repetitions"):
         evaluate_linear(scenes, backbone="colours", seeds=0)
     with pytest.raises(UsageError, match="size is 7x99, but colours needs at least 8"):
         evaluate_linear(scenes, backbone="colours", size=(7, 99))
@@ -213,7 +213,7 @@ def test_errors_of_the_probe(scenes, tmp_path):
     single = tmp_path / "single"
     save(single / "images" / "a.png", noisy(label(0), 0))
     save(single / "masks" / "a.png", label(0))
-    with pytest.raises(DataError, match="trains on the split train and is scored on val"):
+    with pytest.raises(DataError, match="labels of the split train and is scored on val"):
         evaluate_linear(single, backbone="colours")
     (scenes / "val" / "03.png").write_bytes(b"torn")
     with pytest.raises(DataError, match=r"03\.png: not an image.*must be readable"):
@@ -349,7 +349,7 @@ def test_the_command_of_the_probe(scenes, tmp_path):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0] == (
-        "protocol linear-probe, camvid11, colours at 48x48, trained on 24 images of train, "
+        "protocol linear-probe, camvid, colours at 48x48, trained on 24 images of train, "
         "scored on 6 of val, 2 seeds"
     )
     assert lines[2].split() == ["class", "IoU", "std"]
@@ -388,8 +388,7 @@ def test_the_command_of_neighbours(photos, tmp_path):
         (("--protocol", "linear-probe", "--data", "."), "takes the data set in the place of RUN"),
         (("--protocol", "linear-probe", "--k", "3"), "--k: for --protocol knn only"),
         (("--protocol", "linear-probe", "."), "takes one folder, found 2"),
-        (("--data", ".", "--seeds", "3"), "--seeds: for --protocol linear-probe only"),
-        (("--data", ".", "."), "takes one folder, found 2"),
+        (("--data", ".", "--seeds", "3"), "--seeds: for --protocol linear-probe or"),
     ],
 )
 def test_words_that_do_not_belong_together(scenes, words, message):

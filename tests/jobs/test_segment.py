@@ -483,7 +483,7 @@ def test_a_voc_like_layout_with_a_split(tmp_path):
     zerolabel.fit(tmp_path, out=tmp_path / "fit", split="train", **options)
     run = predict(tmp_path / "fit", tmp_path, tmp_path / "run", split="val", report=False)
     assert sorted(p.stem for p in (run.path / "masks").iterdir()) == stems[6:]
-    assert run.data == "voc21, split val"
+    assert run.data == "voc, split val"
     result = zerolabel.evaluate(run.path, tmp_path, split="val")
     assert (result["images"], result["split"]) == (2, "val")
     assert result["pixel_accuracy"] > 0.8

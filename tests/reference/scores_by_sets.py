@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 
 def set_scores(truth, prediction, classes):
@@ -45,3 +46,17 @@ def best_matching(counts):
     best = optima[max(optima)]
     first = min(best)
     return [first.index(k) if k in first else -1 for k in range(K)], len(best)
+
+
+def exact_ious(counts):
+    """IoU of every class with every cluster as a fraction, cell by cell.
+
+    Args:
+        counts: list of lists (C, K + 1), last column: no cluster.
+    """
+    rows = [sum(row) for row in counts]
+    columns = [sum(column) for column in zip(*counts, strict=True)][:-1]
+    return [
+        [Fraction(n, max(1, rows[c] + columns[k] - n)) for k, n in enumerate(row[:-1])]
+        for c, row in enumerate(counts)
+    ]

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from zerolabel.cli.options import DATA, SHOWN, Size, count, failed, options, progress_bars
+from zerolabel.cli.options import DATA, SHOWN, count, failed, options, progress_bars
+from zerolabel.cli.params import Size
 
 
 class Side(Size):

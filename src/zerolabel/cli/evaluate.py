@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from zerolabel.cli.options import Size, count, options, progress_bars
-from zerolabel.cli.table import format_table
+from zerolabel.cli.mask_reports import explain_report, mask_report, seeds_report
+from zerolabel.cli.options import options, parse_changes, progress_bars
+from zerolabel.cli.params import Numbers, Size
+from zerolabel.cli.score_reports import OWN, REPORTS
+from zerolabel.jobs.judges import JOBS
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
-BACKBONE = {"backbone", "weights", "device", "size", "out"}
-OWN = {  # what a protocol takes that needs no run, besides the data in the place of RUN
-    "jaccard": BACKBONE | {"split", "mass"},
-    "linear-probe": BACKBONE | {"split", "seeds"},
-    "knn": BACKBONE | {"queries", "k"},
-}
-JOBS = {
-    "jaccard": "zerolabel.jobs.jaccard:evaluate_attention",
-    "linear-probe": "zerolabel.jobs.probe:evaluate_linear",
-    "knn": "zerolabel.jobs.knn:evaluate_knn",
-}
 WITHOUT_RUN = (
     click.option(
         "--backbone", help="What to score.  [no run; default: dino-vits16 for jaccard, else auto]"
@@ -37,198 +30,170 @@ WITHOUT_RUN = (
     click.option(
         "--size",
         type=Size(),
-        help="Pixels to encode at.  [no run; default: 480 for jaccard, else 224]",
+        help="Pixels to encode at.  [no run; default: 480 for jaccard, 512 for those of "
+        "MaskContrast, else 224]",
     ),
     click.option(
-        "--mass", type=float, help="Share of the attention to keep.  [jaccard; default: 0.6]"
+        "--mass",
+        type=float,
+        help="Share of the attention to keep.  [jaccard, retrieval, maskcontrast-kmeans; "
+        "default: 0.6]",
     ),
-    click.option("--seeds", type=int, help="Layers to train.  [linear-probe; default: 3]"),
+    click.option(
+        "--saliency",
+        type=FOLDER,
+        help="PNGs of what is salient, named as the images, instead of the attention.  "
+        "[retrieval, maskcontrast-kmeans]",
+    ),
+    click.option(
+        "--seeds", type=int, help="Repetitions.  [probes; default: 3 for linear-probe, else 1]"
+    ),
+    click.option(
+        "--set",
+        "changes",
+        metavar="NAME=VALUE",
+        multiple=True,
+        default=None,
+        help="Another setting than the published one; repeatable.  [probes]",
+    ),
     click.option("--queries", type=EXISTING, help="Images to classify, as DATA.  [knn]"),
-    click.option("--k", help="Neighbours that vote.  [knn; default: 10,20,100,200]"),
+    click.option(
+        "--k", type=Numbers("10,20"), help="Neighbours that vote.  [knn; default: 10,20,100,200]"
+    ),
     click.option(
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Folder for evaluation-PROTOCOL.json, and for features, to go on with them.  [no run]",
+        help="Folder for evaluation-PROTOCOL.json, and for features, to go on with them.  [no run, "
+        "or several]",
+    ),
+)
+
+
+SEVERAL = {"data", "queries"}  # protocols that take one of these take several places
+RUN_ONLY = {"data", "split", "space", "matching_run", "explain", "out"}
+WITH_RUN = (
+    click.option("--data", type=FOLDER, help="Root of a data set with labels.  [needed with RUN]"),
+    click.option("--split", help="Split of the data set.  [default: val where there is one]"),
+    click.option("--space", help="Label space, e.g. voc20.  [default: the data set's own]"),
+    click.option(
+        "--matching-run",
+        type=FOLDER,
+        help="Run of the same model on the split train, to match clusters there.  [full-train]",
+    ),
+    click.option(
+        "--explain", is_flag=True, help="Show what the same masks score under each rule.  [RUN]"
     ),
 )
 
 
 @click.command("evaluate")
 @click.argument("run", metavar="RUN|DATA...", nargs=-1, required=True, type=EXISTING)
-@click.option("--data", type=FOLDER, help="Root of a data set with labels.")
-@click.option(
-    "--protocol",
-    default="full",
-    show_default=True,
-    help="How to score a run: full, full-nobg (background not scored), datus (misses dropped); or "
-    "a backbone: jaccard (its attention), linear-probe (its patches), knn (whole images).",
-)
-@click.option("--split", help="Split of the data set.  [default: val where there is one]")
-@options(WITHOUT_RUN)
+@click.option("--protocol", default="full", show_default=True, help="How to score; see above.")
+@options(WITH_RUN, WITHOUT_RUN)
 def evaluate(run: tuple[Path, ...], protocol: str, **asked: Any) -> None:
-    """Score the masks of RUN against ground truth.
+    """Score the masks of RUN against ground truth, or a backbone on DATA.
 
-    DATA is PASCAL VOC 2012, CamVid, or a folder with `images` and `masks` or `labels` (PNGs of
-    class ids) and optionally `classes.txt`. The numbers are also written to
-    RUN/evaluation-PROTOCOL.json.
+    \b
+    Protocols of a run, which needs --data:
+      full                 every labelled pixel, one to one matching
+      full-nobg            background not scored
+      full-train           matched on the split train
+      datus                misses dropped
+      picie-320            PiCIE's middle 320 x 320
+      stego-320            STEGO's, without CRF
+      stego-320-crf        and with it
+      transfgu             squashed to 320 x 320
+      maskcontrast         matched by IoU
+      maskclip, reclip     classes known by name
+      reco                 the same, on COCO-Stuff
+      over-clustering      many clusters to one class, by pixels
+      over-clustering-iou  and by IoU
 
-    Three protocols score a backbone; then no run is needed, and DATA stands in its place. jaccard:
-    how well its attention outlines the objects of DATA. linear-probe: how well a linear layer on
-    its patch tokens segments the split val, trained on the split train. knn: how well nearest
-    neighbours in DATA, one or several labelled .npz packs or folders with one folder per class,
-    classify the images of --queries.
-    """
-    given = {name: value for name, value in asked.items() if value is not None}
+    The numbers are also written to RUN/evaluation-PROTOCOL.json. Several RUNs that differ in their
+    seed give mean and standard deviation.
+
+    \b
+    Protocol of the regions of a run, or of several with rising K; needs --data:
+      bsds                 against what annotators outlined in BSDS500
+
+    \b
+    Protocols of a backbone, which need no run; DATA stands in its place:
+      jaccard              how well its attention outlines the objects of DATA
+      linear-probe         how well a linear layer segments the split val
+      maskcontrast-linear  the same as MaskContrast does it
+      stego-linear         and as STEGO does it
+      stego-cluster        STEGO's prototypes, learned without labels
+      dense-knn            every patch classified by its neighbours in the split train
+      retrieval            salient parts classified by theirs, as MaskContrast
+      maskcontrast-kmeans  salient parts clustered
+      knn                  the images of --queries classified by theirs in DATA, one or several
+                           labelled .npz packs or folders with one folder per class
+    """  # noqa: D301  (\b keeps the lines of a list)
+    given = {
+        name: value
+        for name, value in asked.items()
+        if value not in (None, ()) and value is not False
+    }
     _check(run, protocol, given)
-    if protocol not in OWN:
-        from zerolabel.jobs.evaluate import evaluate as job
-
-        click.echo(_report(job(run[0], protocol=protocol, **given)))
-        return
-    if "k" in given:
-        given["k"] = _numbers(given["k"])
-    module, _, name = JOBS[protocol].partition(":")
-    places = (run, given.pop("queries")) if protocol == "knn" else (run[0],)
+    given |= _settings(given.pop("changes", ()), OWN.get(protocol, set()))
+    if protocol in OWN:
+        module, _, name = JOBS[protocol].partition(":")
+        report = REPORTS[protocol]
+        places: list[Any] = [run if given.keys() & SEVERAL else run[0]]
+    else:
+        module, name, report = _masks(run, explain=given.pop("explain", False))
+        places = [run if len(run) > 1 else run[0]]
+        given["protocol"] = protocol
+    places += [given.pop(option) for option in ("data", "queries") if option in given]
     with progress_bars() as progress:
         result = getattr(import_module(module), name)(*places, progress=progress, **given)
-    click.echo(REPORTS[protocol](result))
+    click.echo(report(result))
+
+
+def _settings(texts: tuple[str, ...], options: set[str]) -> dict[str, str]:
+    """Read the values of --set, which are no other options."""
+    changes = parse_changes(texts)
+    for name in changes.keys() & (options | {"data", "protocol", "progress"}):
+        raise click.UsageError(f"--set changes settings of the probe; {name} is none of them.")
+    return changes
+
+
+def _masks(run: tuple[Path, ...], *, explain: bool) -> tuple[str, str, Callable[..., str]]:
+    """Choose the job that scores masks, and its report."""
+    if explain:
+        return "zerolabel.jobs.explain_score", "explain_score", explain_report
+    if len(run) > 1:
+        return "zerolabel.jobs.evaluate_seeds", "evaluate_seeds", seeds_report
+    return "zerolabel.jobs.evaluate", "evaluate", mask_report
 
 
 def _check(run: tuple[Path, ...], protocol: str, given: dict[str, Any]) -> None:
     """Complain about what does not belong together."""
-    takes = OWN.get(protocol, {"data", "split"})
+    takes = OWN.get(protocol, RUN_ONLY)
     if "data" in given and "data" not in takes:
         raise click.UsageError(f"--protocol {protocol} takes the data set in the place of RUN.")
     for name in given:
         if name not in takes:
-            users = [other for other, own in OWN.items() if name in own]
-            raise click.UsageError(f"--{name}: for --protocol {' or '.join(users)} only.")
-    needed = {"knn": "queries"}.get(protocol, "" if protocol in OWN else "data")
-    if needed and needed not in given:
-        raise click.UsageError(f"Missing option '--{needed}'.")
-    if protocol == "knn":
-        return
-    if len(run) > 1:
+            users = [other for other, own in OWN.items() if name in own] or ["of masks"]
+            option = "set" if name == "changes" else name.replace("_", "-")
+            raise click.UsageError(f"--{option}: for --protocol {' or '.join(users)} only.")
+    for name in ("data", "queries"):
+        if name in takes and name not in given:
+            raise click.UsageError(f"Missing option '--{name}'.")
+    if len(run) > 1 and not takes & SEVERAL:
         raise click.UsageError(f"--protocol {protocol} takes one folder, found {len(run)}.")
-    if not run[0].is_dir():
-        raise click.UsageError(f"--protocol {protocol} takes a folder; {run[0]} is a file.")
+    if "queries" not in takes:
+        _check_runs(run, protocol, given)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise click.BadParameter(f"expected whole numbers such as 10,20, found {text!r}.")
-    return tuple(map(int, parts))
-
-
-def _attention_report(result: dict[str, Any]) -> str:
-    """Lay out how well attention outlines objects: one line per head, the means."""
-    scores, (H, W) = result["scores"], result["size"]
-    title = (
-        f"protocol jaccard, {result['dataset']} {result['split']}, {result['backbone']} at "
-        f"{H}x{W}, {_percent(result['mass'])} % of the mass, {scores['objects']} "
-        f"{result['objects_are']} in {scores['images']} of {result['images']} images"
-    )
-    pairs = zip(scores["per_head"], scores["best"], strict=True)
-    rows = [[str(i), _percent(mean), str(best)] for i, (mean, best) in enumerate(pairs)]
-    table = format_table(["head", "Jaccard", "best for"], rows)
-    means = (
-        f"best head of each object {_percent(scores['jaccard'])}   "
-        f"the whole image {_percent(scores['everything'])}   (percent)"
-    )
-    return "\n".join([title, "", table, "", means])
-
-
-def _linear_report(result: dict[str, Any]) -> str:
-    """Lay out what a linear layer reads from patches: one line per class, the means."""
-    H, W = result["size"]
-    seeds = count(len(result["seeds"]), "seed")
-    title = (
-        f"protocol linear-probe, {result['dataset']}, {result['backbone']} at {H}x{W}, trained on "
-        f"{count(result['train_images'], 'image')} of {result['train_split']}, scored on "
-        f"{result['images']} of {result['split']}, {seeds}"
-    )
-    rows = [
-        [entry["name"], *(_percent((entry["iou"] or {}).get(key)) for key in ("mean", "std"))]
-        for entry in result["per_class"]
-    ]
-    means = (
-        f"mIoU {_spread(result['miou'])}   pixel accuracy {_spread(result['pixel_accuracy'])}   "
-        f"one class everywhere {_percent(result['floor'])}   (percent, C = {result['classes']})"
-    )
-    return "\n".join([title, "", format_table(["class", "IoU", "std"], rows), "", means])
-
-
-def _knn_report(result: dict[str, Any]) -> str:
-    """Lay out how well neighbours classify: one line per k and feature."""
-    title = (
-        f"protocol knn, {result['backbone']} at {result['size'][0]}x{result['size'][1]}, "
-        f"{result['images']} queries of {result['queries']}, {result['bank_images']} in the bank "
-        f"{result['bank']}, C = {result['classes']}"
-    )
-    notes = [
-        f"note: {result[name]} of the queries {words}"
-        for name, words in (
-            ("shared", "are in the bank too, which flatters"),
-            ("unknown", "are of classes that the bank does not hold, and count as missed"),
-        )
-        if result[name]
-    ]
-    rows = [
-        [entry["feature"].replace("_", " "), str(entry["k"])]
-        + [_percent(entry[key]) for key in ("top1", "top5")]
-        for entry in result["scores"]
-    ]
-    table = format_table(["feature", "k", "top-1", "top-5"], rows)
-    floor = f"one class everywhere {_percent(result['floor'])}   (percent)"
-    return "\n".join([title, *notes, "", table, "", floor])
-
-
-REPORTS = {"jaccard": _attention_report, "linear-probe": _linear_report, "knn": _knn_report}
-
-
-def _report(result: dict[str, Any]) -> str:
-    """Lay a result out: what was scored, one line per class, the means."""
-    title = (
-        f"protocol {result['protocol']['id']}, {result['dataset']} {result['split']}, "
-        f"{result['images']} of {result['labelled_images']} images, "
-        f"K = {result['clusters']}, C = {result['classes']}"
-    )
-    rows = [
-        [
-            entry["name"],
-            *(_percent(entry[key]) for key in ("iou", "accuracy", "f1")),
-            ", ".join(map(str, entry["clusters"])) or "-",
-        ]
-        for entry in result["per_class"]
-    ]
-    table = format_table(["class", "IoU", "acc", "F1", "clusters"], rows)
-    means = "   ".join(
-        f"{name} {_percent(result[key])}"
-        for name, key in (
-            ("mIoU", "miou"),
-            ("pixel accuracy", "pixel_accuracy"),
-            ("mean accuracy", "mean_accuracy"),
-            ("mF1", "mean_f1"),
-        )
-    )
-    lines = [title, *_missing(result["missing"]), "", table, "", f"{means}   (percent)"]
-    return "\n".join(lines)
-
-
-def _missing(ids: list[str]) -> list[str]:
-    """Name the labelled images that the run has no mask for, a few of them."""
-    if not ids:
-        return []
-    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-    return [f"not scored, for want of a mask: {', '.join(ids[:5])}{more}"]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def _spread(found: dict[str, Any]) -> str:
-    """Mean and deviation over seeds in percent."""
-    deviation = "" if found["std"] is None else f" +- {_percent(found['std'])}"
-    return _percent(found["mean"]) + deviation
+def _check_runs(run: tuple[Path, ...], protocol: str, given: dict[str, Any]) -> None:
+    """Complain about what is no folder, and about options for one run or for several."""
+    for place in run:
+        if not place.is_dir():
+            raise click.UsageError(f"--protocol {protocol} takes a folder; {place} is a file.")
+    if protocol in OWN:
+        return
+    if len(run) > 1 and given.keys() & {"explain", "matching_run"}:
+        raise click.UsageError(f"--explain and --matching-run take one RUN, found {len(run)}.")
+    if len(run) == 1 and "out" in given:
+        raise click.UsageError("--out is for several RUNs; one keeps its numbers in itself.")

@@ -10,6 +10,7 @@ import click
 from zerolabel.cli.options import (
     DATA,
     FIT,
+    GEOMETRY,
     OUT,
     build_options,
     count,
@@ -22,7 +23,7 @@ from zerolabel.cli.options import (
 @click.command()
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
 @OUT
-@options(FIT, DATA)
+@options(FIT, DATA, GEOMETRY)
 def fit(photos: Path, out: Path, **asked: Any) -> int:
     """Find categories in PHOTOS and keep them as a model in OUT, without writing masks."""
     from zerolabel.jobs.fit import fit as job

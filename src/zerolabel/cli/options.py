@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from zerolabel.cli.params import K, Size
 from zerolabel.errors import UsageError
 from zerolabel.methods import METHODS
 
@@ -20,34 +21,6 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # failures that are printed
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class K(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on only
-    """A number of categories, or "auto"."""
-
-    name = "auto|N"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
-        """Parse it; anything else is wrong usage."""
-        if value == "auto":
-            return "auto"
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"expected auto or a whole number from 1 on, found {value!r}.", param, ctx)
-        return int(value)
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """Pixels: one number for a square, or rows and columns."""
-
-    name = "N|HxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        """Parse it; anything else is wrong usage."""
-        parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
-            self.fail(f"expected pixels such as 224 or 224x320, found {value!r}.", param, ctx)
-        return int(parts[0]), int(parts[-1])
-
 
 FIT = (
     click.option(
@@ -97,6 +70,16 @@ DATA = (
         help="Weights file of the backbone.",
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+)
+GEOMETRY = (
+    click.option(
+        "--geometry",
+        metavar="NAME",
+        default="full",
+        show_default=True,
+        help="Size and crop at which a protocol looks at images: full, picie-320, stego-320, "
+        "transfgu or maskcontrast-512; masks have that size.",
+    ),
 )
 OUT = click.option(
     "--out",
@@ -149,8 +132,9 @@ def build_options(asked: dict[str, Any]) -> Options:
     settings |= parse_changes(asked.pop("changes"))
     names = ("method", "preset", "backbone", "weights", "device", "split")
     chosen = {name: asked.pop(name) for name in names}
+    geometry = asked.pop("geometry", Options.geometry)
     given = {name: value for name, value in asked.items() if value is not None}
-    return Options(**chosen, settings=settings | given)
+    return Options(**chosen, geometry=geometry, settings=settings | given)
 
 
 @contextmanager

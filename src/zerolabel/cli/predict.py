@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from zerolabel.cli.options import DATA, OUT, OUTPUT, announce, options, progress_bars
+from zerolabel.cli.options import DATA, GEOMETRY, OUT, OUTPUT, announce, options, progress_bars
 
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
 @OUT
-@options(OUTPUT, DATA)
+@options(OUTPUT, DATA, GEOMETRY)
 def predict(
     model: Path,
     photos: Path,
@@ -21,6 +21,7 @@ def predict(
     overlays: bool,
     report: bool,
     split: str | None,
+    geometry: str,
     weights: str | None,
     device: str,
 ) -> int:
@@ -33,6 +34,7 @@ def predict(
             photos,
             out,
             split=split,
+            geometry=geometry,
             weights=weights,
             device=device,
             overlays=overlays,

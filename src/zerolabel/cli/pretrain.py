@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from zerolabel.cli.options import OUT, count, failed, parse_changes, progress_bars
+from zerolabel.cli.params import Numbers
 
 EXISTING = click.Path(exists=True, path_type=Path)
 
@@ -35,7 +36,11 @@ EXISTING = click.Path(exists=True, path_type=Path)
 @click.option(
     "--set", "changes", metavar="NAME=VALUE", multiple=True, help="Any other setting; repeatable."
 )
-@click.option("--shares", help="Steps that draw from each of DATA, e.g. 3,1.  [default: equal]")
+@click.option(
+    "--shares",
+    type=Numbers("3,1"),
+    help="Steps that draw from each of DATA, e.g. 3,1.  [default: equal]",
+)
 @click.option("--side", type=int, default=96, show_default=True, help="Pixels kept of an image.")
 @click.option("--init", metavar="NAME|FILE", help="Weights to go on from.")
 @click.option("--knn", type=EXISTING, help="Labelled .npz pack to score the run with as it goes.")
@@ -55,7 +60,7 @@ def pretrain(data: tuple[Path, ...], out: Path, **asked: Any) -> int:
     for name in ("arch", "patch", "objective", "dense", "batch", "lr", "seed"):
         value = asked.pop(name)
         settings |= {} if value is None else {name: value}
-    shares = _shares(asked.pop("shares"))
+    shares = asked.pop("shares") or ()
     chosen = Options(settings=settings, shares=shares, **asked)
     with progress_bars() as progress:
         done = job(data, out, options=chosen, progress=progress)
@@ -68,12 +73,3 @@ def pretrain(data: tuple[Path, ...], out: Path, **asked: Any) -> int:
     click.echo(f"weights: {done.weights}")
     click.echo(f"log:     {done.path / 'log.jsonl'}")
     return failed(done.failures, done.path, listed="pretrain.json")
-
-
-def _shares(text: str | None) -> tuple[int, ...]:
-    if not text:
-        return ()
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise click.BadParameter(f"expected whole numbers such as 3,1, found {text!r}.")
-    return tuple(int(part) for part in parts)

@@ -10,6 +10,7 @@ import click
 from zerolabel.cli.options import (
     DATA,
     FIT,
+    GEOMETRY,
     OUT,
     OUTPUT,
     announce,
@@ -22,7 +23,7 @@ from zerolabel.cli.options import (
 @click.command()
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
 @OUT
-@options(FIT, OUTPUT, DATA)
+@options(FIT, OUTPUT, DATA, GEOMETRY)
 def segment(photos: Path, out: Path, overlays: bool, report: bool, **asked: Any) -> int:
     """Find categories that hold across all PHOTOS and label every pixel with one.
 

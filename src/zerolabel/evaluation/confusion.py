@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zerolabel.errors import DataError, UsageError
-from zerolabel.ops.matching import MATCHINGS, Counts, Matching
+from zerolabel.ops.matching import Centres, Counts, Matching, match
 from zerolabel.types import IGNORE, LabelMap
 
 Shares = NDArray[np.float64]
 
+# The terms of a mean over classes, by the rule for absent ones: (shares, true pixels) -> terms.
+ABSENT: dict[str, Callable[[Shares, Counts], Shares]] = {
+    "nanmean": lambda share, true: share[~np.isnan(share)],  # TP + FP + FN = 0 is left out
+    "zero": lambda share, true: np.nan_to_num(share),  # and here counts 0
+    "gt-only": lambda share, true: share[true > 0],  # also left out: predicted, but never true
+}
 CHUNK = 1 << 16  # pixels counted at once: the 64-bit copy that bincount makes stays small
 
 
@@ -107,51 +114,97 @@ class Scores:
     matching: Matching
 
 
-def scores(counts: Counts, *, matching: str = "hungarian", drop_unlabelled: bool = False) -> Scores:
+def scores(
+    counts: Counts,
+    *,
+    matching: str = "hungarian",
+    absent: str = "nanmean",
+    ignore: str = "void",
+    source: Counts | None = None,
+    centres: Centres | None = None,
+) -> Scores:
     """Match clusters to classes and score the result.
-
-    A class with TP + FP + FN = 0 is left out of the means; one that never occurs but is predicted
-    has IoU 0 (the rule `nanmean`).
 
     Args:
         counts: int64 (C, K + 1), true classes by clusters, last column: no cluster.
-        matching: a key of `MATCHINGS`.
-        drop_unlabelled: leave out the pixels without a cluster and those of clusters that no class
-            was matched to; otherwise they are misses of their true class.
+        matching: a key of `MATCHINGS`; "drop-unmatched" also removes the pixels of clusters that no
+            class was matched to, which otherwise are misses of their true class.
+        absent: a key of `ABSENT`, see `PROTOCOLS`.
+        ignore: "void" counts pixels without a cluster as misses of their true class,
+            "void-and-unlabelled" removes them.
+        source: int64 (C, K + 1), what clusters are matched on; None stands for `counts`.
+        centres: (K, D) of the clusters, for the matching "nearest".
 
     Returns:
-        The scores.
+        The scores; a class that has none keeps NaN, whatever the means take it for.
 
     Raises:
         DataError: no pixel is left to score.
+        UsageError: the rule needs centres.
     """
-    assigned = MATCHINGS[matching](counts[:, :-1])
-    C = len(counts)
-    matched = np.zeros((C, C), np.int64)  # true class by predicted class
-    for cluster, label in enumerate(assigned):
-        if label >= 0:
-            matched[:, label] += counts[:, cluster]
-    true = matched.sum(axis=1) if drop_unlabelled else counts.sum(axis=1)
+    assigned = match(counts if source is None else source, matching, centres=centres)
+    counts = counts.copy()
+    if ignore == "void-and-unlabelled":
+        counts[:, -1] = 0
+    if matching == "drop-unmatched":
+        counts[:, :-1][:, assigned < 0] = 0
+    true = counts.sum(axis=1)
     if not true.any():
         raise DataError(
             "There is no pixel to score: expected labelled pixels with a prediction, found only "
             "ignored ones. Check that the labels and the split are the right ones."
         )
+    matched = by_class(counts, assigned)[:, :-1]  # pixels without a class are misses
     hits, predicted = matched.diagonal(), matched.sum(axis=0)
     iou = _share(hits, true + predicted - hits)
     accuracy = _share(hits, true)
     f1 = _share(2 * hits, true + predicted)
+    terms = ABSENT[absent]
     return Scores(
-        miou=float(np.nanmean(iou)),
+        miou=float(terms(iou, true).mean()),
         pixel_accuracy=float(hits.sum() / true.sum()),
-        mean_accuracy=float(np.nanmean(accuracy)),
-        mean_f1=float(np.nanmean(f1)),
+        mean_accuracy=float(terms(accuracy, true).mean()),
+        mean_f1=float(terms(f1, true).mean()),
         iou=iou,
         accuracy=accuracy,
         f1=f1,
         pixels=true,
         matching=assigned,
     )
+
+
+def by_class(counts: Counts, matching: Matching) -> Counts:
+    """Turn counts of clusters into counts of predicted classes.
+
+    Args:
+        counts: int64 (C, K + 1), last column: no cluster.
+        matching: int64 (K,), the class of each cluster or -1.
+
+    Returns:
+        int64 (C, C + 1), true by predicted class, last column: no class.
+    """
+    folded = np.zeros((len(counts) + 1, len(counts)), np.int64)
+    np.add.at(folded, np.append(matching, -1), counts.T)
+    return folded.T
+
+
+def floor(counts: Counts, *, absent: str = "nanmean") -> Scores:
+    """Score one category everywhere, standing for the class that most pixels have.
+
+    A segmentation that knows nothing, such as a black image, has these scores.
+
+    Args:
+        counts: int64 (C, K + 1).
+        absent: a key of `ABSENT`.
+
+    Returns:
+        The scores.
+
+    Raises:
+        DataError: there is no pixel to score.
+    """
+    true = counts.sum(axis=1)
+    return scores(np.stack([true, np.zeros_like(true)], axis=1), matching="majority", absent=absent)
 
 
 def _share(part: Counts, whole: Counts) -> Shares:

@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zerolabel.data.labels import fit
 from zerolabel.errors import DataError, UsageError
-from zerolabel.evaluation.confusion import Confusion, scores
+from zerolabel.evaluation.confusion import Confusion, floor, scores
+from zerolabel.ops.matching import Counts
 from zerolabel.ops.neighbours import nearest, vote
+from zerolabel.ops.threads import threads_for
 from zerolabel.types import IGNORE, LabelMap
 
 SIDE = 64  # labels and logits of the linear probe meet at this many pixels a side
@@ -90,14 +93,14 @@ def mean_patch(tokens: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ProbeScore:
-    """What a linear layer reads from patch tokens.
+    """How well labels are read from features.
 
     Attributes:
-        miou: mean of `iou` over the classes that the validation labels hold, 0..1.
+        miou: mean of `iou` under the rule for absent classes, 0..1.
         pixel_accuracy: share of the labelled pixels that got their class.
-        iou: float64 (C,), NaN for classes without a validation pixel.
-        classes: how many classes were counted.
-        floor: mIoU of predicting the largest validation class everywhere.
+        iou: float64 (C,), NaN for classes that the rule leaves out.
+        classes: how many classes the mean is over.
+        floor: mIoU of predicting the largest true class everywhere.
     """
 
     miou: float
@@ -105,6 +108,31 @@ class ProbeScore:
     iou: NDArray[np.float64]
     classes: int
     floor: float
+
+
+def judge(counts: Counts, *, absent: str, matching: str = "identity") -> ProbeScore:
+    """Score what a probe predicted.
+
+    Args:
+        counts: int64 (C, K + 1), true classes by predicted ones.
+        absent: the rule for absent classes, a key of `evaluation.confusion.ABSENT`.
+        matching: a key of `ops.matching.MATCHINGS`, for probes that do not know the classes.
+
+    Returns:
+        The scores.
+
+    Raises:
+        DataError: there is no labelled pixel.
+    """
+    done = scores(counts, matching=matching, absent=absent)
+    iou = {
+        "nanmean": done.iou,
+        "zero": np.nan_to_num(done.iou),
+        "gt-only": np.where(done.pixels > 0, done.iou, np.nan),
+    }[absent]
+    classes = int((~np.isnan(iou)).sum())
+    guessed = floor(counts, absent=absent).miou
+    return ProbeScore(done.miou, done.pixel_accuracy, iou, classes, guessed)
 
 
 def linear_probe(
@@ -156,7 +184,8 @@ def linear_probe(
     layer = torch.rand(len(mean) + 1, classes, generator=generator) * 2 * bound - bound
     layer = layer.to(device).requires_grad_()  # the last row is the bias
     optimiser = torch.optim.AdamW([layer], lr=lr)
-    with torch.enable_grad():
+    work = BATCH * train_tokens[0].numel() * classes
+    with torch.enable_grad(), threads_for(work):
         for _ in range(epochs):
             order = torch.randperm(len(targets), generator=generator)
             for rows in torch.split(order, BATCH):
@@ -179,10 +208,7 @@ def _check(tokens: Tensor, labels: Sequence[LabelMap]) -> None:
 
 def _small(label: LabelMap, classes: int) -> NDArray[np.uint8]:
     """Bring a label map to SIDE x SIDE by nearest neighbours; what is no class becomes 255."""
-    rows, columns = (
-        ((np.arange(SIDE) + 0.5) * side / SIDE).astype(np.int64) for side in label.shape
-    )
-    ids = label[rows[:, None], columns]
+    ids = fit(label, (SIDE, SIDE))
     small: NDArray[np.uint8] = np.where((ids >= 0) & (ids < classes), ids, IGNORE).astype(np.uint8)
     return small
 
@@ -216,9 +242,4 @@ def _validate(
         found = _logits(x, layer).argmax(1).to(torch.uint8).cpu().numpy()
         for label, prediction in zip(labels[start : start + BATCH], found, strict=True):
             confusion.add(_small(label, C), prediction)
-    done = scores(confusion.counts, matching="identity")
-    held = done.pixels > 0
-    iou = np.where(held, done.iou, np.nan)
-    floor = float(done.pixels.max() / done.pixels.sum() / held.sum())
-    miou = float(np.nanmean(iou))
-    return ProbeScore(miou, done.pixel_accuracy, iou, int(held.sum()), floor)
+    return judge(confusion.counts, absent="gt-only")

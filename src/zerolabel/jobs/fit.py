@@ -14,7 +14,8 @@ import torch
 from zerolabel import backbones
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.folder import find_images
-from zerolabel.errors import DataError, ImageError, UsageError
+from zerolabel.data.geometry import FULL, GEOMETRIES, through
+from zerolabel.errors import DataError, ImageError, UsageError, unknown_name
 from zerolabel.jobs.claim import check_place, claim, previous_backbone
 from zerolabel.jobs.cost import account
 from zerolabel.jobs.model import LEARNED, Model
@@ -38,6 +39,7 @@ class Options:
         weights: a weights file, or None.
         device: "auto", "cpu", "cuda" or "mps".
         split: of a data set in a known layout, or None.
+        geometry: a key of GEOMETRIES through which images are looked at; masks have its size.
         settings: fields of the method's Config to change.
     """
 
@@ -47,34 +49,43 @@ class Options:
     weights: str | None = None
     device: str = "auto"
     split: str | None = None
+    geometry: str = FULL
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def open_samples(data: str | Path, split: str | None) -> tuple[Sequence[Sample], str]:
+def open_samples(
+    data: str | Path, split: str | None, *, geometry: str = FULL
+) -> tuple[Sequence[Sample], str]:
     """List the images of a folder, a file, or a data set in a known layout.
 
     Args:
         data: where they are.
         split: of a data set; a plain folder has none.
+        geometry: a key of GEOMETRIES through which images are looked at.
 
     Returns:
         The samples sorted by id, and what they are in words.
 
     Raises:
         DataError: nothing is there.
-        UsageError: a split was asked of a plain folder.
+        UsageError: a split was asked of a plain folder, or there is no such geometry.
     """
-    path = Path(data)
+    if geometry not in GEOMETRIES:
+        raise unknown_name("geometry", geometry, GEOMETRIES)
+    view, path = GEOMETRIES[geometry], Path(data)
+    seen = "" if geometry == FULL else f", through {geometry}"
     dataset = open_dataset(path, split=split) if path.is_dir() else None
     if dataset is not None:
-        return dataset.samples, f"{dataset.name}, split {dataset.split}"
+        words = f"{dataset.name}, split {dataset.split}{seen}"
+        return through(dataset.samples, view, dataset.name), words
     if split is not None:
         raise UsageError(
             f"--split {split} needs a data set in a known layout (VOC 2012, CamVid, or images/ "
             f"beside masks/), but {path} is a plain {'folder' if path.is_dir() else 'file'}. "
             "Leave --split out."
         )
-    return find_images(path), "a folder" if path.is_dir() else "one file"
+    words = "a folder" if path.is_dir() else "one file"
+    return through(find_images(path), view), words + seen
 
 
 def prepare(options: Options, out: str | Path) -> Method:
@@ -128,11 +139,11 @@ def fit(
     began = time.perf_counter()
     options = options or Options()
     check_place(data, out)
-    samples, _ = open_samples(data, options.split)
+    samples, _ = open_samples(data, options.split, geometry=options.geometry)
     method = prepare(options, out)
     store = Store(out, report=progress)
     with store.lock():
-        model = fit_in(store, samples, method)
+        model = fit_in(store, samples, method, geometry=options.geometry)
         model.failures = _failures(method, samples, store)
         write_failures(Path(out), model.failures)
         model.save(out)
@@ -142,13 +153,16 @@ def fit(
     return model
 
 
-def fit_in(store: Store, samples: Sequence[Sample], method: Method) -> Model:
+def fit_in(
+    store: Store, samples: Sequence[Sample], method: Method, *, geometry: str = FULL
+) -> Model:
     """Fit a method on samples, or take up what an earlier job on the same store has done.
 
     Args:
         store: keeps the stages; its lock must be held.
         samples: sorted by id.
         method: from `prepare`; fitted in place.
+        geometry: what the samples are looked at through; kept in `run.json`.
 
     Returns:
         The model.
@@ -164,6 +178,7 @@ def fit_in(store: Store, samples: Sequence[Sample], method: Method) -> Model:
         "config": dataclasses.asdict(method.config),
         "backbone": backbone.name,
         "weights": backbone.digest,
+        **note(geometry),
     }
     claim(store, job, samples)
 
@@ -186,6 +201,11 @@ def fit_in(store: Store, samples: Sequence[Sample], method: Method) -> Model:
     method.curve = {int(k): float(score) for k, score in done.info["curve"].items()}
     method.notes = [*done.info["notes"], *_guess(method, len(samples))]
     return Model(method)
+
+
+def note(geometry: str) -> dict[str, str]:
+    """What `run.json` says of a geometry: nothing where images are taken as they are."""
+    return {} if geometry == FULL else {"geometry": geometry}
 
 
 def _guess(method: Method, images: int) -> list[str]:

@@ -9,15 +9,16 @@ from typing import Any
 
 from zerolabel import backbones
 from zerolabel.backbones import Backbone
-from zerolabel.data.benchmarks import Dataset, read_label
+from zerolabel.data.benchmarks import Dataset
+from zerolabel.data.labels import read_raw
 from zerolabel.data.transforms import load_batch
 from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.jaccard import Jaccard
 from zerolabel.evaluation.protocols import PROTOCOLS
-from zerolabel.jobs.evaluate import facts, open_labelled
+from zerolabel.jobs.labelled import facts, open_labelled
 from zerolabel.jobs.settings import whole_patches
 from zerolabel.store import Progress, Store, write_json
-from zerolabel.types import IGNORE, LabelMap, Sample
+from zerolabel.types import LabelMap, Sample
 
 BATCH = 4  # images per forward: of 480 pixels and patches of 8 a ViT-S needs 200 MB each
 PROTOCOL = PROTOCOLS["jaccard"]
@@ -103,10 +104,10 @@ def _add(
 def _objects(dataset: Dataset) -> tuple[Callable[[Sample], LabelMap], str]:
     """Say how to read the objects of an image, and whether they are objects or classes."""
     folder = dataset.images.parent / "SegmentationObject"
-    if dataset.name == "voc21" and folder.is_dir():
+    if dataset.name == "voc" and folder.is_dir():
 
         def read(sample: Sample) -> LabelMap:
-            return read_label(folder / PurePosixPath(sample.id).with_suffix(".png"), IGNORE)
+            return read_raw(folder / PurePosixPath(sample.id).with_suffix(".png"))
 
         return read, "objects"
 

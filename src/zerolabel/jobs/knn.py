@@ -19,7 +19,7 @@ from zerolabel.data.classified import Classified, central, open_classified
 from zerolabel.errors import DataError, ImageError, UsageError
 from zerolabel.evaluation.probes import knn, mean_patch
 from zerolabel.evaluation.protocols import PROTOCOLS
-from zerolabel.jobs.probe import load, open_store, unreadable
+from zerolabel.jobs.features import load, open_store, unreadable
 from zerolabel.jobs.settings import whole_patches
 from zerolabel.stages import encode
 from zerolabel.store import Progress, Stage, Store, write_json

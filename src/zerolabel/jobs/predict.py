@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from zerolabel.data.folder import file_digest
+from zerolabel.data.geometry import FULL
 from zerolabel.jobs.claim import check_place, claim
 from zerolabel.jobs.finish import Run, finish
-from zerolabel.jobs.fit import open_samples
+from zerolabel.jobs.fit import note, open_samples
 from zerolabel.jobs.model import load
 from zerolabel.store import Progress, Store
 
@@ -20,6 +21,7 @@ def predict(
     out: str | Path,
     *,
     split: str | None = None,
+    geometry: str = FULL,
     weights: str | Path | None = None,
     device: str = "auto",
     overlays: bool = True,
@@ -33,6 +35,7 @@ def predict(
         data: a folder of images, one image file, or a data set in a known layout.
         out: the run directory, made if missing.
         split: of a data set, or None.
+        geometry: a key of GEOMETRIES through which images are looked at; masks have its size.
         weights: the backbone's weights file, if they are not in the cache.
         device: where the backbone runs.
         overlays: whether to draw overlays.
@@ -47,13 +50,14 @@ def predict(
     """
     began = time.perf_counter()
     check_place(data, out)
-    samples, words = open_samples(data, split)
+    samples, words = open_samples(data, split, geometry=geometry)
     fitted = load(model, weights=weights, device=device)
     job = {
         "model": file_digest(Path(model, "model.json")),  # it names the hash of the tensors
         "method": fitted.method.name,
         "config": dataclasses.asdict(fitted.method.config),
         "backbone": fitted.method.backbone.name,
+        **note(geometry),
     }
     store = Store(out, report=progress)
     with store.lock():

@@ -18,6 +18,7 @@ def segment(
     options: Options | None = None,
     overlays: bool = True,
     report: bool = True,
+    shared: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Find categories that hold across all images, and label every pixel with one.
@@ -30,6 +31,7 @@ def segment(
         options: method, backbone and settings.
         overlays: whether to draw overlays.
         report: whether to write the report.
+        shared: folder for features that other runs can use, see `Store`.
         progress: called with (work, items done, items in all).
 
     Returns:
@@ -41,11 +43,11 @@ def segment(
     began = time.perf_counter()
     options = options or Options()
     check_place(data, out)
-    samples, words = open_samples(data, options.split)
+    samples, words = open_samples(data, options.split, geometry=options.geometry)
     method = prepare(options, out)
-    store = Store(out, report=progress)
+    store = Store(out, shared=shared, report=progress)
     with store.lock():
-        model = fit_in(store, samples, method)
+        model = fit_in(store, samples, method, geometry=options.geometry)
         return finish(
             model, samples, store=store, words=words, began=began, overlays=overlays, report=report
         )

@@ -1,0 +1,52 @@
+"""How values on the command line are written, where click has no word for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class K(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on only
+    """A number of categories, or "auto"."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        """Parse it; anything else is wrong usage."""
+        if value == "auto":
+            return "auto"
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"expected auto or a whole number from 1 on, found {value!r}.", param, ctx)
+        return int(value)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """Pixels: one number for a square, or rows and columns."""
+
+    name = "N|HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Parse it; anything else is wrong usage."""
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"expected pixels such as 224 or 224x320, found {value!r}.", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers from 1 on, separated by commas."""
+
+    name = "N,N,..."
+
+    def __init__(self, example: str) -> None:
+        self.example = example
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """Parse them; anything else is wrong usage."""
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(
+                f"expected whole numbers such as {self.example}, found {value!r}.", param, ctx
+            )
+        return tuple(map(int, parts))

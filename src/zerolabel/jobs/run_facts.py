@@ -1,0 +1,68 @@
+"""What a run says about itself, as far as it matters to its score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zerolabel.data.geometry import FULL
+from zerolabel.errors import StoreError, UsageError
+from zerolabel.evaluation.protocol import Protocol
+from zerolabel.store import read_json
+
+CRF = "crf"  # the refinement that is a dense CRF
+
+
+def read_facts(run: Path) -> dict[str, Any] | None:
+    """Read how a run was made.
+
+    Args:
+        run: a run directory.
+
+    Returns:
+        method, backbone, weights (their hash), config, seed, refine and geometry; None for masks
+        made elsewhere.
+    """
+    try:
+        job = read_json(run / "run.json")["job"]
+        config = dict(job["config"])
+        return {
+            "method": job["method"],
+            "backbone": job["backbone"],
+            "weights": job.get("weights"),
+            "config": config,
+            "seed": config.get("seed"),
+            "refine": config.get("refine"),
+            "geometry": job.get("geometry", FULL),
+        }
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+
+
+def check_suits(facts: dict[str, Any] | None, rules: Protocol) -> None:
+    """Refuse a protocol that says another thing about the masks than the run itself.
+
+    Args:
+        facts: from `read_facts`; what is not known is not checked.
+        rules: the protocol.
+
+    Raises:
+        UsageError: the run was refined by a dense CRF and must not be, or the reverse; or its
+            images were looked at through the geometry of another protocol.
+    """
+    if facts is None:
+        return
+    refine, geometry = facts["refine"], facts["geometry"]
+    if refine is not None and rules.crf != "any" and (refine == CRF) != (rules.crf == "on"):
+        wanted = "refined by a dense CRF" if rules.crf == "on" else "without a dense CRF"
+        other = CRF if rules.crf == "on" else "bilinear"
+        raise UsageError(
+            f"Protocol {rules.id} scores masks {wanted}; this run was refined by {refine}. Segment "
+            f"again with --refine {other}, or choose another protocol."
+        )
+    if geometry not in (FULL, rules.geometry):
+        raise UsageError(
+            f"Protocol {rules.id} looks at images through the geometry {rules.geometry}; this run "
+            f"was made through {geometry}. Use a protocol of that geometry, or segment again "
+            f"{f'with --geometry {rules.geometry}' if rules.geometry != FULL else 'without one'}."
+        )
