@@ -17,11 +17,15 @@ COMMANDS = {
     "fit": "zerolabel.cli.fit:fit",
     "predict": "zerolabel.cli.predict:predict",
     "evaluate": "zerolabel.cli.evaluate:evaluate",
+    "compare": "zerolabel.cli.compare:compare",
     "models": "zerolabel.cli.models:models",
     "doctor": "zerolabel.cli.doctor:doctor",
     "demo": "zerolabel.cli.demo:demo",
     "pretrain": "zerolabel.cli.pretrain:pretrain",
     "attention": "zerolabel.cli.attention:attention",
+    "sweep": "zerolabel.cli.sweep:sweep",
+    "reproduce": "zerolabel.cli.reproduce:reproduce",
+    "data": "zerolabel.cli.data:data",
 }
 FAILED, WRONG_USAGE = 1, 2  # exit codes; 0 is all done, 3 done with failures
 NO_MEMORY = ("OutOfMemoryError", "can't allocate memory", "not enough memory")  # torch's words
