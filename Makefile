@@ -1,8 +1,8 @@
-# Six words. Each is a word of start.py, which makes the environment first; on a machine without
+# Seven words. Each is a word of start.py, which makes the environment first; on a machine without
 # make, type `python3 start.py WORD` instead.
 PYTHON ?= python3
 
-.PHONY: setup check test fast docs bench
+.PHONY: setup check test fast docs bench results
 
 setup: ## make the environment and install, for use and for development
 check: ## lint, format, types, import directions
@@ -10,6 +10,7 @@ test: ## everything
 fast: ## the tests that take less than two seconds each
 docs: ## every link, command, option and example that the documentation names
 bench: ## speed and memory, as ratios measured in one run
+results: ## every method on the data that ZEROLABEL_DATA holds; writes docs/results.md again
 
-setup check test fast docs bench:
+setup check test fast docs bench results:
 	@$(PYTHON) start.py $@ $(ARGS)

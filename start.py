@@ -13,6 +13,7 @@ working on the project:
     fast    the tests that take less than two seconds each
     docs    every link, command, option and example that the documentation names
     bench   speed and memory, as ratios measured in one run
+    results every method on the data that ZEROLABEL_DATA holds; writes docs/results.md again
 
 Anything else is a command of zerolabel: `python3 start.py --help` lists them. Set ZEROLABEL_VENV to
 keep the environment in another folder.
@@ -45,6 +46,7 @@ WORK: dict[str, list[list[str]]] = {  # modules of Python, run one after another
     "fast": [["pytest", "-m", "not slow"]],
     "docs": [["pytest", "tests/test_docs.py"]],
     "bench": [["benchmarks/run.py"]],
+    "results": [["zerolabel", "reproduce", "results", "--page", "docs/results.md"]],
 }
 
 

@@ -11,6 +11,7 @@ ROOT = Path(zerolabel.__file__).parent
 FLOORS = [  # from the roof down; a room may import rooms on lower floors and itself
     {"cli"},
     {"api"},
+    {"recipes"},
     {"jobs"},
     {"methods", "evaluation", "outputs"},
     {"stages"},

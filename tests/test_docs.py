@@ -19,6 +19,7 @@ from zerolabel.backbones import filterbank
 from zerolabel.backbones.registry import BACKBONES
 from zerolabel.backbones.weights import megabytes
 from zerolabel.cli.main import COMMANDS, cli
+from zerolabel.data.geometry import GEOMETRIES
 from zerolabel.data.synthetic import world
 from zerolabel.errors import ZerolabelError
 from zerolabel.evaluation.protocols import PROTOCOLS
@@ -26,6 +27,8 @@ from zerolabel.jobs.fit import FEW
 from zerolabel.methods import METHODS, find
 from zerolabel.methods.base import configure
 from zerolabel.ops.cluster import choose_k
+from zerolabel.ops.matching import MATCHINGS
+from zerolabel.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 SKIPPED = {".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
@@ -125,8 +128,10 @@ def parse(line: str) -> None:
             p.name for p in command.params if p.required and not _given(values.get(p.name or ""))
         ]
         assert not lacking, f"{line}: {lacking} missing"
-    if command.name in ("segment", "fit"):
+    if command.name in ("segment", "fit", "sweep"):
         check_settings(values)
+    if command.name == "reproduce" and isinstance(values.get("name"), str):
+        assert values["name"] in RECIPES, line
     protocol = values.get("protocol")
     assert protocol is None or PLACEHOLDER.fullmatch(protocol) or protocol in PROTOCOLS, line
 
@@ -161,6 +166,8 @@ def test_commands_parse(page: Path) -> None:
         "zerolabel segment PHOTOS --out RUN --backbone dino",
         "zerolabel segment PHOTOS --out RUN --set minimun=3",
         "zerolabel evaluate RUN --data ROOT --protocol half",
+        "zerolabel reproduce datus-siim ROOT",
+        "zerolabel sweep ROOT --method kmeans --out RUN",
         "python3 start.py docs more",
     ],
 )
@@ -227,7 +234,7 @@ def test_the_page_on_categories_has_the_numbers_of_the_code() -> None:
 
 def _given(value: object) -> bool:
     """Whether a parameter has a value: a word, or at least one of several."""
-    return isinstance(value, str) or (isinstance(value, tuple) and bool(value))
+    return isinstance(value, str) or (isinstance(value, list | tuple) and bool(value))
 
 
 def test_the_design_names_every_file() -> None:
@@ -258,8 +265,24 @@ def test_the_weights_page_lists_every_backbone() -> None:
 
 
 def test_the_evaluation_page_lists_every_protocol() -> None:
-    rows = table(ROOT / "docs" / "evaluation.md", "protocol")
+    page = ROOT / "docs" / "evaluation.md"
+    rows = table(page, "protocol") + table(page, "probe")
     assert [row[0] for row in rows] == list(PROTOCOLS)
+
+
+def test_the_evaluation_page_has_the_rules_of_every_protocol() -> None:
+    for name, *rules, _ in table(ROOT / "docs" / "evaluation.md", "protocol"):
+        fields = ("geometry", "matching", "absent", "background", "crf")
+        assert rules == [getattr(PROTOCOLS[name], field) for field in fields], name
+    rows = table(ROOT / "docs" / "evaluation.md", "rule")
+    assert [row[0] for row in rows] == list(MATCHINGS)
+    rows = table(ROOT / "docs" / "evaluation.md", "geometry")
+    assert [row[0] for row in rows] == list(GEOMETRIES)
+
+
+def test_the_recipe_page_lists_every_recipe() -> None:
+    rows = table(ROOT / "docs" / "recipes.md", "recipe")
+    assert [row[0] for row in rows] == list(RECIPES)
 
 
 def test_the_dependency_page_lists_every_dependency() -> None:

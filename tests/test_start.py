@@ -139,6 +139,14 @@ def test_commands_run_where_the_user_is_and_work_runs_in_the_clone(start, monkey
     assert folder == start.clone
 
 
+def test_results_are_a_recipe_and_the_page_it_writes(start):
+    start.main(["results", "data"])
+    command, folder = start.calls[-1]
+    page = "docs/results.md"
+    assert command[1:] == ["-m", "zerolabel", "reproduce", "results", "--page", page, "data"]
+    assert folder == start.clone
+
+
 def test_the_first_failing_step_of_a_check_ends_it(start, monkeypatch):
     start.main(["setup"])
     monkeypatch.setattr(start.subprocess, "call", lambda command, **options: 7)

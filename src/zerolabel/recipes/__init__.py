@@ -1,0 +1,62 @@
+"""Published settings as code: a function for every published number or table, one file per method.
+
+A recipe takes nothing and returns an experiment. The first line of its docstring is what
+`zerolabel reproduce` lists; the rest has the command, the time, the expected score and its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from zerolabel.errors import unknown_name
+
+if TYPE_CHECKING:
+    from zerolabel.jobs.experiment import Experiment
+    from zerolabel.jobs.experiment_table import Row
+
+RECIPES = {
+    "datus-suim": "zerolabel.recipes.datus:suim",
+    "datus-suim-train": "zerolabel.recipes.datus:suim_train",
+    "datus-suim-patches": "zerolabel.recipes.datus:suim_patches",
+    "datus-suim-clusters": "zerolabel.recipes.datus:suim_clusters",
+    "datus-suim-starts": "zerolabel.recipes.datus:suim_starts",
+    "datus-coco": "zerolabel.recipes.datus:coco",
+    "datus-coco-clusters": "zerolabel.recipes.datus:coco_clusters",
+    "dino-jaccard": "zerolabel.recipes.dino:jaccard",
+    "dino-knn": "zerolabel.recipes.dino:knn",
+    "dino-attention": "zerolabel.recipes.dino:attention",
+    "kmeans": "zerolabel.recipes.kmeans:everywhere",
+    "kmeans-regions": "zerolabel.recipes.kmeans:regions",
+    "results": "zerolabel.recipes.results:results",
+}
+PAGES = {"results": "zerolabel.recipes.results:page"}  # recipe -> what writes a page of its rows
+
+
+def find(name: str) -> Callable[[], Experiment]:
+    """Return a recipe.
+
+    Args:
+        name: a key of `RECIPES`.
+
+    Returns:
+        The function that makes its experiment, imported now.
+
+    Raises:
+        UsageError: the name is unknown; near names are listed.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    recipe: Callable[[], Experiment] = _import(RECIPES[name])
+    return recipe
+
+
+def page(name: str) -> Callable[[Sequence[Row]], str] | None:
+    """Return what writes the Markdown page of a recipe; None if it has none."""
+    return _import(PAGES[name]) if name in PAGES else None
+
+
+def _import(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)

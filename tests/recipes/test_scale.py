@@ -1,0 +1,87 @@
+"""Recipes made smaller."""
+
+import pytest
+
+from zerolabel.data.benchmarks import open_dataset
+from zerolabel.data.planted import plant
+from zerolabel.errors import UsageError
+from zerolabel.jobs.experiment import Cell, Experiment
+from zerolabel.recipes import scale
+from zerolabel.recipes.places import CLASSIFIED, locate
+from zerolabel.recipes.scale import DRY, SMALL, rehearse, small
+
+MASKS = Cell(data="voc", split="val", method="kmeans", backbone="dino-vits8", settings={"k": 21})
+JUDGED = Cell(data="voc", split="val", backbone="random-vits16", protocol="jaccard")
+
+
+def test_small_takes_few_images_and_the_backbone_that_is_here(monkeypatch):
+    monkeypatch.setattr(scale, "find_weights", lambda entry: None)
+    knn = Cell(data=CLASSIFIED, backbone="filterbank", protocol="knn")
+    made = small(Experiment(title="t", cells=(MASKS, JUDGED, knn)))
+    assert made.note == SMALL
+    assert [cell.backbone for cell in made.cells] == ["embedded", "random-vits16", "filterbank"]
+    assert [cell.split for cell in made.cells] == ["val:24", "val:24", None]
+    assert all(cell.settings["size"] == (224, 224) for cell in made.cells)
+
+
+def test_small_keeps_weights_that_are_here(monkeypatch):
+    monkeypatch.setattr(scale, "find_weights", lambda entry: "somewhere")
+    [cell] = small(Experiment(title="t", cells=(MASKS,))).cells
+    assert cell.backbone == "dino-vits8"
+
+
+def test_cells_that_become_equal_are_run_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(scale, "find_weights", lambda entry: None)
+    cells = [Cell(data="voc", method="kmeans", backbone=b) for b in ("dino-vits8", "dino-vits16")]
+    seeds = [Cell(data="voc", method="kmeans", backbone="dino-vits8", seed=s) for s in (1, 2)]
+    experiment = Experiment(title="t", cells=(*cells, *seeds))
+    assert len(small(experiment).cells) == 1
+    assert len(rehearse(experiment, tmp_path)[0].cells) == 1
+
+
+def test_a_rehearsal_plants_what_the_cells_name(tmp_path):
+    coco = Cell(data="cocostuff", split="curated-val", space="coco27", method="kmeans")
+    knn = Cell(data=CLASSIFIED, backbone="dino-vits8", protocol="knn")
+    made, places = rehearse(Experiment(title="t", cells=(MASKS, JUDGED, coco, knn)), tmp_path)
+    assert made.note == DRY
+    voc = open_dataset(places["voc"], split="val")
+    assert len(voc.samples) == 2
+    assert open_dataset(places["voc"], split="train").samples  # for probes
+    assert open_dataset(places["cocostuff"], split="curated-val", space="coco27").samples
+    assert {path.name for path in places[CLASSIFIED].iterdir()} == {"train", "val"}
+    assert made.cells[0].settings["k"] == 2
+
+
+def test_a_floor_keeps_having_no_backbone(tmp_path):
+    floor = Cell(data="voc", method="mine", backbone="", settings={"k": 1})
+    experiment = Experiment(title="t", cells=(floor,), makers={"mine": print})
+    assert rehearse(experiment, tmp_path)[0].cells[0].backbone == ""
+    assert small(experiment).cells[0].backbone == ""
+
+
+def test_data_sets_are_found_in_folders_of_any_name(tmp_path):
+    plant("voc", tmp_path / "first", images=1, size=(32, 32), splits=["val"])
+    plant("suim", tmp_path / "second", images=1, size=(32, 32), splits=["test"])
+    (tmp_path / "third" / "train" / "a").mkdir(parents=True)
+    (tmp_path / "third" / "val").mkdir()
+    (tmp_path / "fourth").mkdir()
+    found = locate(tmp_path)
+    assert {name: path.name for name, path in found.items()} == {
+        "voc": "first",
+        "suim": "second",
+        CLASSIFIED: "third",
+    }
+    assert locate(tmp_path / "first") == {"voc": tmp_path / "first"}
+
+
+def test_a_part_of_a_split_is_spread_evenly(tmp_path):
+    root = plant("camvid", tmp_path, images=7, size=(32, 32), splits=["val"])
+    whole = [sample.id for sample in open_dataset(root, split="val").samples]
+    part = open_dataset(root, split="val:3")
+    assert [sample.id for sample in part.samples] == [whole[0], whole[2], whole[4]]
+    assert part.split == "val:3"
+    assert len(open_dataset(root, split="val:99").samples) == 7
+    assert len(open_dataset(root, split=":2").samples) == 2
+    for wrong in ("val:", "val:0", "val:x", "val:-1"):
+        with pytest.raises(UsageError, match="val:24"):
+            open_dataset(root, split=wrong)
