@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zerolabel.backbones import pick_device
 from zerolabel.data.pool import Pool
-from zerolabel.jobs.pretrain_options import use_amp
+from zerolabel.jobs.pretraining.options import use_amp
 from zerolabel.training.config import PRESETS
 from zerolabel.training.dino import dino_loss
 from zerolabel.training.loop import Trainer

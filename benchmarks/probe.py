@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from zerolabel.data.labels import fit
 from zerolabel.evaluation.probes import BATCH, SIDE, linear_probe
-from zerolabel.jobs import features
-from zerolabel.jobs.probe import encode_split, evaluate_linear
+from zerolabel.jobs.probing import features
+from zerolabel.jobs.probing.linear import encode_split, evaluate_linear
 from zerolabel.stages import encode
 from zerolabel.store import Store
 from zerolabel.types import LabelMap

@@ -8,10 +8,10 @@ from typing import Any
 
 from zerolabel.backbones.registry import BACKBONES
 from zerolabel.jobs.evaluate import evaluate
-from zerolabel.jobs.finish import Run
 from zerolabel.jobs.fit import Options
 from zerolabel.jobs.fit import fit as fit_job
-from zerolabel.jobs.model import Model, load
+from zerolabel.jobs.run.finish import Run
+from zerolabel.jobs.run.model import Model, load
 from zerolabel.jobs.segment import segment as segment_job
 from zerolabel.methods import METHODS
 

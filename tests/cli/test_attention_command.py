@@ -14,7 +14,7 @@ from zerolabel import backbones
 from zerolabel.cli.attention import attention as command
 from zerolabel.cli.main import main
 from zerolabel.data.folder import read_image
-from zerolabel.jobs.draw import SHOWS
+from zerolabel.jobs.looking.draw import SHOWS
 
 SMALL = ("--backbone", "random-vitt16", "--size", "48")
 

@@ -16,9 +16,9 @@ from zerolabel.backbones.vit import VitBackbone
 from zerolabel.data.folder import find_images, read_image
 from zerolabel.data.video import open_clip
 from zerolabel.errors import DataError, ImageError, StoreError, UsageError
-from zerolabel.jobs.attend import Watcher
 from zerolabel.jobs.attention import attention
-from zerolabel.jobs.attention_options import Options
+from zerolabel.jobs.looking.attend import Watcher
+from zerolabel.jobs.looking.options import Options
 from zerolabel.networks.seed_logits import seed_logits
 from zerolabel.ops.maps import to_pixels
 from zerolabel.outputs.heat import LINE, shades

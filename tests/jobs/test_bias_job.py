@@ -10,7 +10,7 @@ from scored_runs import PREDICTED, TRUTH, save, write_data, write_run
 
 from zerolabel.errors import UsageError
 from zerolabel.evaluation.bias import class_preference, distances
-from zerolabel.jobs.bias import bias
+from zerolabel.jobs.scoring.bias import bias
 
 MATCHED = {0: 2, 1: 0, 2: 1, 255: 255}  # of PREDICTED
 

@@ -8,7 +8,7 @@ from reference.evaluation_files import evaluation, leave, masks_made_elsewhere
 from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.published import COLUMNS
 from zerolabel.jobs.compare import compare
-from zerolabel.jobs.compare_page import confusions
+from zerolabel.jobs.comparing.page import confusions
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from PIL import Image
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError
 from zerolabel.jobs.compare import compare
-from zerolabel.jobs.compare_pictures import Gallery, figure, ranked
-from zerolabel.jobs.labelled import open_labelled
+from zerolabel.jobs.comparing.pictures import Gallery, figure, ranked
+from zerolabel.jobs.scoring.labelled import open_labelled
 from zerolabel.outputs.grid import NO_CLASS, SIDE, class_colours
 
 NAMES = ("grass", "water", "sand")

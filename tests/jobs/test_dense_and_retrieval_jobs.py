@@ -12,8 +12,8 @@ from zerolabel import backbones
 from zerolabel.cli.evaluate import evaluate
 from zerolabel.data.planted import plant
 from zerolabel.errors import DataError, UsageError
-from zerolabel.jobs.dense_knn import evaluate_dense_knn
-from zerolabel.jobs.retrieval import evaluate_pooled_kmeans, evaluate_retrieval
+from zerolabel.jobs.probing.dense_knn import evaluate_dense_knn
+from zerolabel.jobs.probing.retrieval import evaluate_pooled_kmeans, evaluate_retrieval
 
 SMALL = {"backbone": "colours", "size": (48, 48)}
 

@@ -9,7 +9,7 @@ from scored_runs import PREDICTED, says, write_data, write_run
 
 from zerolabel.errors import DataError, UsageError
 from zerolabel.jobs.evaluate import evaluate
-from zerolabel.jobs.evaluate_seeds import SCORES, evaluate_seeds
+from zerolabel.jobs.scoring.seeds import SCORES, evaluate_seeds
 
 OTHER = PREDICTED | {"a": np.zeros((3, 4), int)}
 

@@ -7,9 +7,9 @@ import pytest
 
 from zerolabel.data.planted import plant
 from zerolabel.errors import DataError, StoreError, UsageError
-from zerolabel.jobs import experiment_run
-from zerolabel.jobs.experiment import Cell, Experiment, Quote
-from zerolabel.jobs.experiment_run import run
+from zerolabel.jobs.experiments import run as experiment_run
+from zerolabel.jobs.experiments.cells import Cell, Experiment, Quote
+from zerolabel.jobs.experiments.run import run
 
 TINY = Cell(
     data="camvid",

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from zerolabel.jobs.experiment import Cell, Experiment, Outcome, Quote
-from zerolabel.jobs.experiment_files import write_tables
-from zerolabel.jobs.experiment_table import layout, measures, rows_of
+from zerolabel.jobs.experiments.cells import Cell, Experiment, Outcome, Quote
+from zerolabel.jobs.experiments.files import write_tables
+from zerolabel.jobs.experiments.table import layout, measures, rows_of
 
 CELL = Cell(data="voc", method="kmeans", backbone="embedded", settings={"k": 21})
 

@@ -13,7 +13,7 @@ from zerolabel.data.planted import plant
 from zerolabel.evaluation.explain import RULES
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.jobs.evaluate import evaluate
-from zerolabel.jobs.explain_score import explain_score
+from zerolabel.jobs.scoring.explain import explain_score
 
 FIVE = {  # clusters 0..4 in the images of PREDICTED; 3 and 4 are parts of 1 and 2
     "a": [[1, 1, 3, 3], [1, 1, 2, 4], [0, 0, 4, 255]],

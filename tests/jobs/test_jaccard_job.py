@@ -12,7 +12,7 @@ from zerolabel.cli.evaluate import evaluate
 from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.jaccard import Jaccard
 from zerolabel.jobs.evaluate import evaluate as evaluate_run
-from zerolabel.jobs.jaccard import evaluate_attention
+from zerolabel.jobs.probing.jaccard import evaluate_attention
 
 SIZES = {"a": (48, 64), "b": (40, 40), "c": (64, 33)}
 

@@ -16,7 +16,7 @@ from zerolabel.cli.pretrain import pretrain as command
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, StoreError, UsageError
 from zerolabel.jobs.pretrain import pretrain
-from zerolabel.jobs.pretrain_options import Options
+from zerolabel.jobs.pretraining.options import Options
 from zerolabel.training import loop
 
 SMALL = {

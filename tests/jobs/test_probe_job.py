@@ -16,8 +16,8 @@ from zerolabel.data.transforms import squash
 from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.probes import knn, linear_probe, mean_patch
 from zerolabel.jobs.evaluate import evaluate as evaluate_run
-from zerolabel.jobs.knn import evaluate_knn
-from zerolabel.jobs.probe import evaluate_linear
+from zerolabel.jobs.probing.knn import evaluate_knn
+from zerolabel.jobs.probing.linear import evaluate_linear
 from zerolabel.types import Features
 
 COLOURS = np.array([[220, 30, 30], [30, 210, 40], [40, 60, 220]], np.uint8)
@@ -280,7 +280,7 @@ def test_a_backbone_without_cls_gives_the_mean_only(photos):
 
 
 def test_interrupted_neighbours_go_on(photos, tmp_path, planted, monkeypatch):
-    monkeypatch.setattr("zerolabel.jobs.knn.CHUNK", 5)
+    monkeypatch.setattr("zerolabel.jobs.probing.knn.CHUNK", 5)
     bank, queries = photos
     settings = {"backbone": "colours", "size": (40, 40)}
     whole = evaluate_knn([bank], queries, **settings)

@@ -18,9 +18,9 @@ from zerolabel.evaluation.published_probes import (
     StegoProbe,
     StegoProbes,
 )
-from zerolabel.jobs.dense_knn import evaluate_dense_knn
-from zerolabel.jobs.probe_maskcontrast import evaluate_maskcontrast
-from zerolabel.jobs.probe_stego import evaluate_stego_cluster, evaluate_stego_linear
+from zerolabel.jobs.probing.dense_knn import evaluate_dense_knn
+from zerolabel.jobs.probing.maskcontrast import evaluate_maskcontrast
+from zerolabel.jobs.probing.stego import evaluate_stego_cluster, evaluate_stego_linear
 from zerolabel.store import read_stage
 
 SMALL = {"backbone": "colours", "size": (48, 48), "epochs": 4, "batch": 4}

@@ -10,7 +10,7 @@ from zerolabel.cli.main import cli
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.planted import plant
 from zerolabel.errors import DataError, UsageError
-from zerolabel.jobs.regions import evaluate_regions
+from zerolabel.jobs.scoring.regions import evaluate_regions
 
 SIZE = (24, 32)
 

@@ -23,7 +23,7 @@ from zerolabel.backbones import filterbank
 from zerolabel.backbones.filterbank import FilterBank
 from zerolabel.data.synthetic import world
 from zerolabel.errors import StoreError
-from zerolabel.jobs.claim import claim
+from zerolabel.jobs.run.claim import claim
 from zerolabel.methods.base import BATCH
 from zerolabel.store import Store
 
@@ -163,7 +163,7 @@ def test_what_is_done_is_not_done_again(photos, whole, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("step", ["encode", "label_map", "save"])
 def test_an_error_inside_a_stage_leaves_a_resumable_run(photos, whole, tmp_path, monkeypatch, step):
-    from zerolabel.jobs.model import Model
+    from zerolabel.jobs.run.model import Model
 
     owner = FilterBank if step == "encode" else Model
     original, calls = getattr(owner, step), []

@@ -13,7 +13,7 @@ import zerolabel
 from zerolabel.backbones import load as load_backbone
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, ImageError, StoreError, UsageError, WeightsError
-from zerolabel.jobs.settings import build
+from zerolabel.jobs.run.settings import build
 from zerolabel.methods import METHODS, find
 from zerolabel.outputs.colours import palette
 from zerolabel.outputs.masks import read_mask

@@ -6,7 +6,7 @@ import pytest
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.planted import plant
 from zerolabel.jobs.evaluate import evaluate
-from zerolabel.jobs.experiment import Cell
+from zerolabel.jobs.experiments.cells import Cell
 from zerolabel.outputs.masks import read_mask
 from zerolabel.recipes.floors import colour, colour_cells, one_category
 

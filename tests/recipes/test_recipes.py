@@ -9,9 +9,9 @@ from zerolabel.data.layouts import LAYOUTS
 from zerolabel.data.spaces import SPACES
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.evaluation.published import read_published
-from zerolabel.jobs.experiment_files import write_tables
-from zerolabel.jobs.experiment_run import run
-from zerolabel.jobs.experiment_table import layout
+from zerolabel.jobs.experiments.files import write_tables
+from zerolabel.jobs.experiments.run import run
+from zerolabel.jobs.experiments.table import layout
 from zerolabel.methods import METHODS
 from zerolabel.recipes import results
 from zerolabel.recipes.places import CLASSIFIED

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from zerolabel.jobs.experiment import Outcome
-from zerolabel.jobs.experiment_table import rows_of
+from zerolabel.jobs.experiments.cells import Outcome
+from zerolabel.jobs.experiments.table import rows_of
 from zerolabel.recipes.results import COLOUR, DATA, METHODS, ONE, page, results
 
 

@@ -5,7 +5,7 @@ import pytest
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.planted import plant
 from zerolabel.errors import UsageError
-from zerolabel.jobs.experiment import Cell, Experiment
+from zerolabel.jobs.experiments.cells import Cell, Experiment
 from zerolabel.recipes import scale
 from zerolabel.recipes.places import CLASSIFIED, locate
 from zerolabel.recipes.scale import DRY, SMALL, rehearse, small

@@ -160,7 +160,7 @@ def attention(source: Path, out: Path, **asked: Any) -> int:
     cat-overlay-mean.png. Videos are read and written by ffmpeg.
     """
     from zerolabel.jobs.attention import attention as job
-    from zerolabel.jobs.attention_options import Options
+    from zerolabel.jobs.looking.options import Options
 
     with progress_bars() as progress:
         shown = job(source, out, options=Options(**asked), progress=progress)

@@ -62,9 +62,9 @@ def compare(runs: tuple[Path, ...], grid: int | None, **asked: Any) -> None:
 
 def _report(result: Comparison) -> str:
     """Lay a comparison out: over all columns, each column, what is published, notes, files."""
-    from zerolabel.jobs.compare_page import QUOTED, brief, cells, headings
-    from zerolabel.jobs.compare_rows import titles
-    from zerolabel.jobs.compare_table import LEGEND, METRICS
+    from zerolabel.jobs.comparing.page import QUOTED, brief, cells, headings
+    from zerolabel.jobs.comparing.rows import titles
+    from zerolabel.jobs.comparing.table import LEGEND, METRICS
 
     table = result.table
     named = titles(table.columns)

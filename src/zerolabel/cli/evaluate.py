@@ -13,7 +13,7 @@ from zerolabel.cli.mask_reports import explain_report, mask_report, seeds_report
 from zerolabel.cli.options import options, parse_changes, progress_bars
 from zerolabel.cli.params import Numbers, Size
 from zerolabel.cli.score_reports import OWN, REPORTS
-from zerolabel.jobs.judges import JOBS
+from zerolabel.jobs.scoring.judges import JOBS
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
@@ -161,9 +161,9 @@ def _settings(texts: tuple[str, ...], options: set[str]) -> dict[str, str]:
 def _masks(run: tuple[Path, ...], *, explain: bool) -> tuple[str, str, Callable[..., str]]:
     """Choose the job that scores masks, and its report."""
     if explain:
-        return "zerolabel.jobs.explain_score", "explain_score", explain_report
+        return "zerolabel.jobs.scoring.explain", "explain_score", explain_report
     if len(run) > 1:
-        return "zerolabel.jobs.evaluate_seeds", "evaluate_seeds", seeds_report
+        return "zerolabel.jobs.scoring.seeds", "evaluate_seeds", seeds_report
     return "zerolabel.jobs.evaluate", "evaluate", mask_report
 
 

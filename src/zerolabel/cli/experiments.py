@@ -12,8 +12,8 @@ from zerolabel.cli.options import count, progress_bars
 from zerolabel.cli.table import format_table
 
 if TYPE_CHECKING:
-    from zerolabel.jobs.experiment import Experiment
-    from zerolabel.jobs.experiment_table import Row
+    from zerolabel.jobs.experiments.cells import Experiment
+    from zerolabel.jobs.experiments.table import Row
 
 SHOWN = 10  # failures that are printed
 
@@ -38,9 +38,9 @@ def run_cells(
     Returns:
         The rows, and the exit code: 3 if some cells failed, 1 if all did, else 0.
     """
-    from zerolabel.jobs.experiment_files import write_tables
-    from zerolabel.jobs.experiment_run import run
-    from zerolabel.jobs.experiment_table import layout
+    from zerolabel.jobs.experiments.files import write_tables
+    from zerolabel.jobs.experiments.run import run
+    from zerolabel.jobs.experiments.table import layout
 
     with progress_bars() as progress:
         found = run(experiment, places, out, weights=weights, device=device, progress=progress)

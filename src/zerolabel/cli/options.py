@@ -16,8 +16,8 @@ from zerolabel.errors import UsageError
 from zerolabel.methods import METHODS
 
 if TYPE_CHECKING:
-    from zerolabel.jobs.finish import Run
     from zerolabel.jobs.fit import Options
+    from zerolabel.jobs.run.finish import Run
 
 SHOWN = 5  # failures that are printed
 F = TypeVar("F", bound=Callable[..., Any])

@@ -54,7 +54,7 @@ def pretrain(data: tuple[Path, ...], out: Path, **asked: Any) -> int:
     `torchrun --nproc_per_node=4 -m zerolabel pretrain ...`.
     """
     from zerolabel.jobs.pretrain import pretrain as job
-    from zerolabel.jobs.pretrain_options import Options
+    from zerolabel.jobs.pretraining.options import Options
 
     settings = parse_changes(asked.pop("changes"))
     for name in ("arch", "patch", "objective", "dense", "batch", "lr", "seed"):

@@ -14,7 +14,7 @@ from zerolabel.cli.table import format_table
 from zerolabel.store import write_bytes
 
 if TYPE_CHECKING:
-    from zerolabel.jobs.experiment import Experiment
+    from zerolabel.jobs.experiments.cells import Experiment
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUT = click.Path(file_okay=False, path_type=Path)

@@ -46,7 +46,7 @@ def sweep(
     Every combination is a run of its own below OUT, features are computed once for all of them,
     and a run that is done is not done again. OUT gets table.csv, table.json and chart.svg.
     """
-    from zerolabel.jobs.labelled import open_labelled
+    from zerolabel.jobs.scoring.labelled import open_labelled
     from zerolabel.jobs.sweep import sweep as cells
 
     chosen = build_options(asked)

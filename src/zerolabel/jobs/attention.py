@@ -19,12 +19,12 @@ import torch
 
 from zerolabel import __version__, backbones
 from zerolabel.errors import DataError, StoreError
-from zerolabel.jobs.attend import Chosen, Seen, Watcher
-from zerolabel.jobs.attention_options import Options, check, check_media
-from zerolabel.jobs.claim import check_place
-from zerolabel.jobs.draw import Brush, Ranges, Sink, labelled
-from zerolabel.jobs.media import Item, Media, open_media
-from zerolabel.jobs.render import write_failures
+from zerolabel.jobs.looking.attend import Chosen, Seen, Watcher
+from zerolabel.jobs.looking.draw import Brush, Ranges, Sink, labelled
+from zerolabel.jobs.looking.media import Item, Media, open_media
+from zerolabel.jobs.looking.options import Options, check, check_media
+from zerolabel.jobs.run.claim import check_place
+from zerolabel.jobs.run.render import write_failures
 from zerolabel.ops.pca import Pca, PcaFit
 from zerolabel.ops.threads import threads_for
 from zerolabel.store import Progress, Stage, Store, read_json, write_json

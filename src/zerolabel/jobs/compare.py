@@ -9,13 +9,13 @@ from pathlib import Path
 
 from zerolabel.errors import UsageError
 from zerolabel.evaluation.published import Published, fitting, read_published
-from zerolabel.jobs.compare_page import exhibits
-from zerolabel.jobs.compare_pictures import Gallery, figure, ranked
-from zerolabel.jobs.compare_record import write_record
-from zerolabel.jobs.compare_rows import apart, tabulate, titles
-from zerolabel.jobs.compare_scores import Wanted, find_scores, label_space, lies_in
-from zerolabel.jobs.compare_table import Column, Table
-from zerolabel.jobs.labelled import open_labelled
+from zerolabel.jobs.comparing.page import exhibits
+from zerolabel.jobs.comparing.pictures import Gallery, figure, ranked
+from zerolabel.jobs.comparing.record import write_record
+from zerolabel.jobs.comparing.rows import apart, tabulate, titles
+from zerolabel.jobs.comparing.scores import Wanted, find_scores, label_space, lies_in
+from zerolabel.jobs.comparing.table import Column, Table
+from zerolabel.jobs.scoring.labelled import open_labelled
 from zerolabel.outputs.report import write_exhibits
 from zerolabel.outputs.views import png
 from zerolabel.store import Progress, write_bytes

@@ -13,8 +13,8 @@ from PIL import Image as Pillow
 from zerolabel.data.synthetic import world
 from zerolabel.errors import UsageError
 from zerolabel.jobs.evaluate import evaluate
-from zerolabel.jobs.finish import Run
 from zerolabel.jobs.fit import Options
+from zerolabel.jobs.run.finish import Run
 from zerolabel.jobs.segment import segment
 from zerolabel.store import Progress, write_bytes
 from zerolabel.types import Image, LabelMap, Sample

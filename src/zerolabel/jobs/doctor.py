@@ -286,7 +286,7 @@ def _self_check() -> Iterator[Check]:
     from zerolabel.data.synthetic import world
     from zerolabel.evaluation.confusion import Confusion
     from zerolabel.evaluation.protocols import PROTOCOLS, score
-    from zerolabel.jobs.model import Model, build
+    from zerolabel.jobs.run.model import Model, build
     from zerolabel.store import Store
 
     began = time.perf_counter()

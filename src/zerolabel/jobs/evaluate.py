@@ -9,7 +9,7 @@ from typing import Any
 from zerolabel.errors import UsageError
 from zerolabel.evaluation.confusion import Scores, floor
 from zerolabel.evaluation.protocols import score, scored_classes
-from zerolabel.jobs.run_counts import TRAIN, Scored, count, find_protocol
+from zerolabel.jobs.scoring.counts import TRAIN, Scored, count, find_protocol
 from zerolabel.ops.matching import Counts
 from zerolabel.store import Progress, write_json
 

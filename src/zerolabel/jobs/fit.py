@@ -16,11 +16,11 @@ from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.folder import find_images
 from zerolabel.data.geometry import FULL, GEOMETRIES, through
 from zerolabel.errors import DataError, ImageError, UsageError, unknown_name
-from zerolabel.jobs.claim import check_place, claim, previous_backbone
-from zerolabel.jobs.cost import account
-from zerolabel.jobs.model import LEARNED, Model
-from zerolabel.jobs.render import write_failures
-from zerolabel.jobs.settings import build
+from zerolabel.jobs.run.claim import check_place, claim, previous_backbone
+from zerolabel.jobs.run.cost import account
+from zerolabel.jobs.run.model import LEARNED, Model
+from zerolabel.jobs.run.render import write_failures
+from zerolabel.jobs.run.settings import build
 from zerolabel.methods.base import BATCH, Method
 from zerolabel.store import Progress, Stage, Store, write_json
 from zerolabel.types import Sample

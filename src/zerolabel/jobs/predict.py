@@ -8,10 +8,10 @@ from pathlib import Path
 
 from zerolabel.data.folder import file_digest
 from zerolabel.data.geometry import FULL
-from zerolabel.jobs.claim import check_place, claim
-from zerolabel.jobs.finish import Run, finish
 from zerolabel.jobs.fit import note, open_samples
-from zerolabel.jobs.model import load
+from zerolabel.jobs.run.claim import check_place, claim
+from zerolabel.jobs.run.finish import Run, finish
+from zerolabel.jobs.run.model import load
 from zerolabel.store import Progress, Store
 
 

@@ -14,8 +14,8 @@ import torch
 from zerolabel.backbones import pick_device
 from zerolabel.data.pool import Pool, load_pool
 from zerolabel.errors import UsageError
-from zerolabel.jobs.pretrain_options import Options, settle, use_amp
-from zerolabel.jobs.pretrain_record import Pretrained, Record
+from zerolabel.jobs.pretraining.options import Options, settle, use_amp
+from zerolabel.jobs.pretraining.record import Pretrained, Record
 from zerolabel.networks.vit import ViT
 from zerolabel.store import Progress, Store
 from zerolabel.training import distributed

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from zerolabel.jobs.claim import check_place
-from zerolabel.jobs.finish import Run, finish
 from zerolabel.jobs.fit import Options, fit_in, open_samples, prepare
+from zerolabel.jobs.run.claim import check_place
+from zerolabel.jobs.run.finish import Run, finish
 from zerolabel.store import Progress, Store
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zerolabel.errors import UsageError, unknown_name
-from zerolabel.jobs.experiment import Cell, Experiment
+from zerolabel.jobs.experiments.cells import Cell, Experiment
 from zerolabel.jobs.fit import Options
 from zerolabel.methods import find
 

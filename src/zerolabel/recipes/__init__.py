@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from zerolabel.errors import unknown_name
 
 if TYPE_CHECKING:
-    from zerolabel.jobs.experiment import Experiment
-    from zerolabel.jobs.experiment_table import Row
+    from zerolabel.jobs.experiments.cells import Experiment
+    from zerolabel.jobs.experiments.table import Row
 
 RECIPES = {
     "datus-suim": "zerolabel.recipes.datus:suim",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zerolabel.jobs.experiment import Cell, Experiment, Quote
+from zerolabel.jobs.experiments.cells import Cell, Experiment, Quote
 
 METRICS = ("miou", "pixel_accuracy", "mf1")
 SUIM = Cell(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zerolabel.jobs.experiment import Cell, Experiment, Quote
+from zerolabel.jobs.experiments.cells import Cell, Experiment, Quote
 from zerolabel.recipes.places import CLASSIFIED
 
 ARCHITECTURES = {"vits16": "ViT-S/16", "vits8": "ViT-S/8"}

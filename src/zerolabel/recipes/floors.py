@@ -11,9 +11,9 @@ from torch import Tensor
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.transforms import squash
 from zerolabel.errors import DataError
-from zerolabel.jobs.experiment import Cell
-from zerolabel.jobs.model import new_categories
-from zerolabel.jobs.render import write_categories
+from zerolabel.jobs.experiments.cells import Cell
+from zerolabel.jobs.run.model import new_categories
+from zerolabel.jobs.run.render import write_categories
 from zerolabel.ops.cluster import kmeans
 from zerolabel.outputs.colours import palette
 from zerolabel.outputs.masks import mask_names, write_mask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zerolabel.data.spaces import SPACES, space
-from zerolabel.jobs.experiment import Cell, Experiment
+from zerolabel.jobs.experiments.cells import Cell, Experiment
 
 SPLITS = {"cocostuff": "curated-val", "suim": "test", "camvid": "test", "stanford": "all"}
 

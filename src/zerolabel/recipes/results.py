@@ -9,8 +9,8 @@ from importlib import resources
 import jinja2
 
 from zerolabel.data.spaces import space
-from zerolabel.jobs.experiment import Cell, Experiment
-from zerolabel.jobs.experiment_table import Row, written
+from zerolabel.jobs.experiments.cells import Cell, Experiment
+from zerolabel.jobs.experiments.table import Row, written
 from zerolabel.recipes import floors
 
 SEEDS = (0, 1, 2)

@@ -18,7 +18,7 @@ from zerolabel.backbones.registry import BACKBONES
 from zerolabel.backbones.weights import find as find_weights
 from zerolabel.data.planted import plant
 from zerolabel.data.synthetic import world
-from zerolabel.jobs.experiment import Cell, Experiment
+from zerolabel.jobs.experiments.cells import Cell, Experiment
 from zerolabel.methods import METHODS, find
 from zerolabel.recipes.places import CLASSIFIED
 

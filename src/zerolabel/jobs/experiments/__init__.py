@@ -1,0 +1,1 @@
+"""Cells, and what becomes of them."""

@@ -1,0 +1,222 @@
+"""Run an experiment: one cell after another, what is done not again, features once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from zerolabel import __version__, backbones
+from zerolabel.backbones import Backbone
+from zerolabel.data.geometry import GEOMETRIES
+from zerolabel.errors import (
+    DataError,
+    StoreError,
+    UsageError,
+    WeightsError,
+    ZerolabelError,
+    unknown_name,
+)
+from zerolabel.evaluation.protocols import PROTOCOLS
+from zerolabel.jobs.evaluate import evaluate
+from zerolabel.jobs.experiments.cells import Cell, Experiment, Maker, Outcome
+from zerolabel.jobs.fit import Options
+from zerolabel.jobs.run.settings import build
+from zerolabel.jobs.scoring.judges import JOBS
+from zerolabel.jobs.segment import segment
+from zerolabel.methods import find
+from zerolabel.methods.base import configure
+from zerolabel.store import Progress, Store, read_json, write_json
+
+
+def run(
+    experiment: Experiment,
+    places: Mapping[str, Path],
+    out: str | Path,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run all cells that are not done yet; one that fails is listed, and the rest goes on.
+
+    Args:
+        experiment: what to run.
+        places: root of every data set that is here, by the name that cells give it.
+        out: takes `runs/`, `cells/` and `features/`, made if missing.
+        weights: weights file of the backbones that need one.
+        device: "auto", "cpu", "cuda" or "mps".
+        progress: called with (work, items done, items in all).
+
+    Returns:
+        Results and failures.
+
+    Raises:
+        UsageError: a name or a setting that cannot be, found before any work is done.
+        StoreError: `out` is in use, cannot be written, or is of another version.
+    """
+    check(experiment, weights=weights, device=device)
+    store = Store(out)
+    results, failures = [], {}
+    with store.lock():
+        _claim(store.directory)
+        for number, cell in enumerate(experiment.cells, 1):
+            where = (
+                f"{number}/{len(experiment.cells)} {cell.method or cell.protocol} on {cell.data}"
+            )
+            report = _counted(progress, f"{where}: ")
+            try:
+                if cell.data not in places:
+                    raise DataError(f"The data set {cell.data} is not there.")
+                job = _Job(cell, places[cell.data], store.directory, weights, device, report)
+                results.append((cell, job.result(experiment.makers)))
+            except ZerolabelError as error:
+                failures[cell.name] = str(error)
+    return Outcome(results, failures)
+
+
+def check(experiment: Experiment, *, weights: str | None, device: str) -> None:
+    """Refuse names and settings that cannot be, before any work is done.
+
+    Weights that are missing are no reason: only the cells that need them fail.
+
+    Raises:
+        UsageError: the first one that is found.
+    """
+    names = {cell.backbone for cell in experiment.cells if cell.method not in experiment.makers}
+    if weights is not None and len(names) > 1:
+        raise UsageError(
+            f"One weights file was given for {len(names)} backbones: {', '.join(sorted(names))}. "
+            "Leave --weights out; published weights come by `zerolabel models get`."
+        )
+    loaded: dict[str, Backbone | None] = {}
+    for cell in experiment.cells:
+        if cell.protocol not in PROTOCOLS:
+            raise unknown_name("protocol", cell.protocol, PROTOCOLS)
+        if cell.geometry not in GEOMETRIES:
+            raise unknown_name("geometry", cell.geometry, GEOMETRIES)
+        judges = PROTOCOLS[cell.protocol].judges
+        if bool(cell.method) != (judges in ("masks", "regions")):
+            raise UsageError(
+                f"Protocol {cell.protocol} judges {judges}, and {cell.method or 'no method'} was "
+                "given. Give a method for masks and regions, and none for what a backbone computes."
+            )
+        if not cell.method or cell.method in experiment.makers:
+            continue
+        kind = find(cell.method)
+        if cell.backbone not in loaded:
+            loaded[cell.backbone] = _load(cell.backbone, weights, device)
+        backbone = loaded[cell.backbone]
+        if backbone is None:
+            configure(kind.PRESETS, cell.preset, cell.settings)
+        else:
+            build(cell.method, backbone, preset=cell.preset, settings=cell.settings)
+
+
+def _load(name: str, weights: str | None, device: str) -> Backbone | None:
+    """Load a backbone; None if its weights are not here."""
+    name, _ = backbones.choose(name, weights=weights)
+    try:
+        return backbones.load(name, weights=weights, device=device)
+    except WeightsError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One cell on its data."""
+
+    cell: Cell
+    root: Path
+    out: Path
+    weights: str | None
+    device: str
+    report: Progress
+
+    def result(self, makers: Mapping[str, Maker]) -> dict[str, Any]:
+        """Return the evaluation of the cell, doing what is not done yet."""
+        kept = self.out / "cells" / f"{self.cell.name}.json"
+        root = str(self.root.resolve())
+        if kept.exists():
+            before = read_json(kept)
+            if before["data_root"] == root:
+                return dict(before["result"])
+        folder = self.out / "runs" / self.cell.run
+        made = self._judge(folder) if not self.cell.method else self._masks(folder, makers)
+        write_json(kept, {"cell": self.cell.facts(), "data_root": root, "result": made})
+        return made
+
+    def _masks(self, folder: Path, makers: Mapping[str, Maker]) -> dict[str, Any]:
+        """Segment, unless another cell has, and score."""
+        cell = self.cell
+        if cell.method in makers:
+            makers[cell.method](cell, self.root, folder)
+        else:
+            options = Options(
+                method=cell.method,
+                preset=cell.preset,
+                backbone=cell.backbone,
+                weights=self.weights,
+                device=self.device,
+                split=cell.split,
+                geometry=cell.geometry,
+                settings={**cell.settings, "seed": cell.seed},
+            )
+            segment(
+                self.root,
+                folder,
+                options=options,
+                overlays=False,
+                report=False,
+                shared=self.out / "features",
+                progress=self.report,
+            )
+        given: dict[str, Any] = {"split": cell.split, "progress": self.report}
+        if PROTOCOLS[cell.protocol].judges == "regions":
+            return _call(cell.protocol, [folder], self.root, **given)
+        return evaluate(folder, self.root, protocol=cell.protocol, space=cell.space, **given)
+
+    def _judge(self, folder: Path) -> dict[str, Any]:
+        """Score a backbone."""
+        cell = self.cell
+        given: dict[str, Any] = {**cell.settings, "out": folder, "progress": self.report}
+        given |= {"backbone": cell.backbone, "weights": self.weights, "device": self.device}
+        if cell.protocol == "knn":
+            return _call(cell.protocol, *_bank(self.root), **given)
+        return _call(cell.protocol, self.root, split=cell.split, **given)
+
+
+def _call(protocol: str, *places: Any, **given: Any) -> dict[str, Any]:
+    """Call the job of a protocol that does not judge masks."""
+    module, _, name = JOBS[protocol].partition(":")
+    result: dict[str, Any] = getattr(import_module(module), name)(*places, **given)
+    return result
+
+
+def _bank(root: Path) -> tuple[list[Path], Path]:
+    """The known images and the queries of a classified data set: folders, or `.npz` packs."""
+    packs = sorted(root.glob("train*.npz"))
+    return packs or [root / "train"], root / "val.npz" if packs else root / "val"
+
+
+def _counted(progress: Progress | None, prefix: str) -> Progress:
+    """Say before every piece of work which cell it belongs to."""
+
+    def report(work: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(prefix + work, done, total)
+
+    return report
+
+
+def _claim(out: Path) -> None:
+    """Refuse a folder whose results come from another version of the program."""
+    path = out / "experiment.json"
+    if path.exists() and (found := read_json(path)["zerolabel"]) != __version__:
+        raise StoreError(
+            f"{out} holds results of zerolabel {found}, and this is {__version__}. Choose another "
+            "--out, or delete that folder."
+        )
+    write_json(path, {"zerolabel": __version__})

@@ -1,0 +1,1 @@
+"""Scoring a backbone by what can be read from its features."""

@@ -1,0 +1,1 @@
+"""What a job leaves: settings, claim, model, masks, report."""

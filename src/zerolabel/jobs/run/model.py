@@ -1,0 +1,207 @@
+"""A fitted method as a thing to keep: predict, save, load.
+
+A model is two files. `model.json` names the hash of its `model.safetensors`, so that a pair of
+different fits, left by an interruption, is noticed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from zerolabel import __version__, backbones
+from zerolabel.data.folder import file_digest, find_images, from_arrays, read_image
+from zerolabel.errors import ImageError, StoreError, WeightsError
+from zerolabel.jobs.run.settings import build
+from zerolabel.methods.base import BATCH, Evidence, Method
+from zerolabel.outputs.colours import palette
+from zerolabel.stages.refine import refine
+from zerolabel.store import Store, read_json, write_bytes, write_json
+from zerolabel.types import Category, Image, LabelMap, Sample, Segmentation
+
+FACTS = frozenset(["tensors", "method", "config", "backbone", "weights", "notes", "categories"])
+__all__ = ["Model", "build", "load", "new_categories"]
+
+LEARNED = "backbone."  # prefix of what the backbone learned, in model.safetensors
+
+
+class Model:
+    """A fitted method and its categories.
+
+    Attributes:
+        method: fitted.
+        categories: index = id.
+        failures: id -> reason for the images that `fit` could not read.
+    """
+
+    def __init__(self, method: Method, categories: tuple[Category, ...] | None = None) -> None:
+        self.method = method
+        self.categories = categories or new_categories(method.k)
+        self.failures: dict[str, str] = {}
+
+    @overload
+    def predict(self, image: Image) -> Segmentation: ...
+
+    @overload
+    def predict(
+        self, image: str | Path
+    ) -> Segmentation | Iterator[tuple[Sample, Segmentation]]: ...
+
+    def predict(
+        self, image: Image | str | Path
+    ) -> Segmentation | Iterator[tuple[Sample, Segmentation]]:
+        """Segment an image, an image file, or every image below a folder.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, values 0..255, or a path.
+
+        Returns:
+            The category of every pixel; of a folder what `predict_files` yields.
+
+        Raises:
+            ImageError: the array is no such image, or the file cannot be read.
+            DataError: the folder holds no image.
+        """
+        if isinstance(image, (str, Path)):
+            if Path(image).is_dir():
+                return self.predict_files(image)
+            image = read_image(Path(image))
+        found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
+        right = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size
+        if not right or image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError(
+                f"Expected a uint8 array of shape (H, W, 3) or a path, found {found}. Convert with "
+                "np.asarray(picture.convert('RGB'))."
+            )
+        [(_, evidence)], _ = self.method.evidence([from_arrays("image", image)], store=Store())
+        return Segmentation(self.label_map(evidence, image), self.categories)
+
+    def predict_files(
+        self, path: str | Path, *, failures: dict[str, str] | None = None
+    ) -> Iterator[tuple[Sample, Segmentation]]:
+        """Segment an image file, or every image below a folder, one after another.
+
+        Args:
+            path: a file or a folder.
+            failures: takes id -> reason for images that cannot be read; None makes them errors.
+
+        Yields:
+            Sample and segmentation, sorted by id.
+
+        Raises:
+            DataError: there is no image.
+            ImageError: an image cannot be read, and `failures` is None.
+        """
+        samples = find_images(path)
+        for start in range(0, len(samples), BATCH):
+            batch = samples[start : start + BATCH]
+            found, unread = self.method.evidence(batch, store=Store())
+            if failures is None and unread:
+                name, reason = next(iter(unread.items()))
+                raise ImageError(f"{name}: {reason}")
+            if failures is not None:
+                failures |= unread
+            for sample, evidence in found:
+                label_map = self.label_map(evidence, sample.load())
+                yield sample, Segmentation(label_map, self.categories)
+
+    def label_map(self, evidence: Evidence, image: Image) -> LabelMap:
+        """Refine evidence to the size of the photo, as the method's settings say."""
+        name = self.method.config.refine
+        return refine(evidence.scores, image, name=name, covered=evidence.covered)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `model.safetensors` and `model.json`.
+
+        Args:
+            folder: made if missing.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        folder, method = Path(folder), self.method
+        learned = {LEARNED + name: value for name, value in method.backbone.state().items()}
+        tensors = {name: value.contiguous() for name, value in (method.arrays | learned).items()}
+        write_bytes(folder / "model.safetensors", save_tensors(tensors))
+        facts = {
+            "zerolabel": __version__,
+            "tensors": file_digest(folder / "model.safetensors"),
+            "method": method.name,
+            "config": dataclasses.asdict(method.config),
+            "backbone": method.backbone.name,
+            "weights": None if learned else method.backbone.digest,
+            "notes": method.notes,
+            "categories": [dataclasses.asdict(category) for category in self.categories],
+        }
+        write_json(folder / "model.json", facts)
+
+
+def load(folder: str | Path, *, weights: str | Path | None = None, device: str = "auto") -> Model:
+    """Load a model from a folder that `Model.save`, `fit` or `segment` wrote.
+
+    Args:
+        folder: holds `model.safetensors` and `model.json`.
+        weights: the backbone's weights file, if they are not in the cache.
+        device: where the backbone runs.
+
+    Returns:
+        The model.
+
+    Raises:
+        StoreError: the files are missing or damaged.
+        WeightsError: the backbone's weights are missing, or are others than those of the fit.
+    """
+    facts, tensors = _read(Path(folder))
+    backbone = backbones.load(facts["backbone"], weights=weights, device=device)
+    if facts["weights"] not in (None, backbone.digest):
+        raise WeightsError(
+            f"The model was fitted with other weights of {backbone.name} (hash {facts['weights']}) "
+            f"than these ({backbone.digest}). Give the right file with --weights."
+        )
+    learned = {k.removeprefix(LEARNED): v for k, v in tensors.items() if k.startswith(LEARNED)}
+    if learned:
+        backbone.restore(learned)
+    method = build(facts["method"], backbone, settings=facts["config"])
+    method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
+    method.notes = facts["notes"]
+    return Model(method, tuple(_category(entry) for entry in facts["categories"]))
+
+
+def new_categories(k: int) -> tuple[Category, ...]:
+    """Categories without names or statistics yet, in the project's colours."""
+    colours = palette(k).tolist()
+    return tuple(Category(i, f"category {i}", tuple(colours[i])) for i in range(k))
+
+
+def _category(entry: dict[str, Any]) -> Category:
+    lists = {"colour": tuple(entry["colour"]), "exemplars": tuple(entry["exemplars"])}
+    return Category(**(entry | lists))
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the two files of a model, and check that they belong together."""
+    path = folder / "model.safetensors"
+    facts = read_json(folder / "model.json")
+    missing = FACTS - (facts.keys() if isinstance(facts, dict) else set())
+    if missing:
+        raise StoreError(
+            f"{folder / 'model.json'} is no model: it lacks {', '.join(sorted(missing))}. Give the "
+            "folder that `zerolabel fit` or `zerolabel segment` wrote."
+        )
+    try:
+        tensors: dict[str, Tensor] = load_tensors(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from None
+    if file_digest(path) != facts["tensors"]:
+        raise StoreError(
+            f"{path} and model.json are not of one fit. Run the command that wrote them again."
+        )
+    return facts, tensors
