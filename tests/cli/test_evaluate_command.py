@@ -36,7 +36,8 @@ def invoke(run, data, *options):
 def lines_of(result):
     """What a command printed, without its progress."""
     assert result.exit_code == 0, result.output
-    return [line for line in result.output.splitlines() if not line.startswith("score: ")]
+    progress = ("score: ", "distances: ", "bias: ")
+    return [line for line in result.output.splitlines() if not line.startswith(progress)]
 
 
 def test_report(places):
@@ -124,10 +125,21 @@ def test_explain_shows_each_rule_beside_the_protocol(places):
     assert (places[0] / "explain-full.json").exists()
 
 
+def test_bias_shows_rivals_and_keeps_a_page(places):
+    lines = lines_of(invoke(*places, "--bias"))
+    assert lines[0].startswith("protocol full, data all, 1 of 1 image")
+    assert lines[2].split() == "class right less rival strongest rival".split()
+    assert any(line.startswith("class preference ") for line in lines)
+    assert any(line.startswith("space preference ") for line in lines)
+    assert (places[0] / "bias-full.html").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ((), "Missing option '--data'"),
+        (("RUN", "--data", "DATA", "--bias"), "take one RUN, found 2"),
+        (("--data", "DATA", "--bias", "--explain"), "--bias goes with neither"),
         (("RUN", "--data", "DATA", "--explain"), "take one RUN, found 2"),
         (("RUN", "--data", "DATA", "--matching-run", "RUN"), "take one RUN, found 2"),
         (("--data", "DATA", "--out", "DATA"), "--out is for several RUNs"),

@@ -140,7 +140,10 @@ def test_the_command(data, tmp_path):
     ("words", "message"),
     [
         ((), "Missing option '--data'"),
-        (("--data", ".", "--mass", "0.5"), "--mass: for --protocol jaccard only"),
+        (
+            ("--data", ".", "--mass", "0.5"),
+            "--mass: for --protocol jaccard or",
+        ),
         (("--data", ".", "--protocol", "jaccard"), "takes the data set in the place of RUN"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from zerolabel.cli.mask_reports import explain_report, mask_report, seeds_report
+from zerolabel.cli.mask_reports import bias_report, explain_report, mask_report, seeds_report
 from zerolabel.cli.options import options, parse_changes, progress_bars
 from zerolabel.cli.params import Numbers, Size
 from zerolabel.cli.score_reports import OWN, REPORTS
@@ -70,7 +70,8 @@ WITHOUT_RUN = (
 
 
 SEVERAL = {"data", "queries"}  # protocols that take one of these take several places
-RUN_ONLY = {"data", "split", "space", "matching_run", "explain", "out"}
+RUN_ONLY = {"data", "split", "space", "matching_run", "explain", "bias", "out"}
+ONE_RUN = {"matching_run", "explain", "bias"}
 WITH_RUN = (
     click.option("--data", type=FOLDER, help="Root of a data set with labels.  [needed with RUN]"),
     click.option("--split", help="Split of the data set.  [default: val where there is one]"),
@@ -82,6 +83,9 @@ WITH_RUN = (
     ),
     click.option(
         "--explain", is_flag=True, help="Show what the same masks score under each rule.  [RUN]"
+    ),
+    click.option(
+        "--bias", is_flag=True, help="Measure which classes and places the masks prefer.  [RUN]"
     ),
 )
 
@@ -141,7 +145,7 @@ def evaluate(run: tuple[Path, ...], protocol: str, **asked: Any) -> None:
         report = REPORTS[protocol]
         places: list[Any] = [run if given.keys() & SEVERAL else run[0]]
     else:
-        module, name, report = _masks(run, explain=given.pop("explain", False))
+        module, name, report = _masks(run, given.pop("explain", False), given.pop("bias", False))
         places = [run if len(run) > 1 else run[0]]
         given["protocol"] = protocol
     places += [given.pop(option) for option in ("data", "queries") if option in given]
@@ -158,8 +162,10 @@ def _settings(texts: tuple[str, ...], options: set[str]) -> dict[str, str]:
     return changes
 
 
-def _masks(run: tuple[Path, ...], *, explain: bool) -> tuple[str, str, Callable[..., str]]:
+def _masks(run: tuple[Path, ...], explain: bool, bias: bool) -> tuple[str, str, Callable[..., str]]:
     """Choose the job that scores masks, and its report."""
+    if bias:
+        return "zerolabel.jobs.scoring.bias", "bias", bias_report
     if explain:
         return "zerolabel.jobs.scoring.explain", "explain_score", explain_report
     if len(run) > 1:
@@ -193,7 +199,11 @@ def _check_runs(run: tuple[Path, ...], protocol: str, given: dict[str, Any]) -> 
             raise click.UsageError(f"--protocol {protocol} takes a folder; {place} is a file.")
     if protocol in OWN:
         return
-    if len(run) > 1 and given.keys() & {"explain", "matching_run"}:
-        raise click.UsageError(f"--explain and --matching-run take one RUN, found {len(run)}.")
+    if len(run) > 1 and given.keys() & ONE_RUN:
+        raise click.UsageError(
+            f"--bias, --explain and --matching-run take one RUN, found {len(run)}."
+        )
+    if "bias" in given and given.keys() & {"explain", "matching_run"}:
+        raise click.UsageError("--bias goes with neither --explain nor --matching-run.")
     if len(run) == 1 and "out" in given:
         raise click.UsageError("--out is for several RUNs; one keeps its numbers in itself.")

@@ -90,6 +90,28 @@ def explain_report(result: dict[str, Any]) -> str:
     return "\n".join([*title, "", format_table(head, rows), "", *lines])
 
 
+def bias_report(result: dict[str, Any]) -> str:
+    """Lay out which classes and places the masks prefer: one line per class, the scores."""
+    kinds, places = result["class_preference"], result["space_preference"]
+    rows = [
+        [entry["name"], _share(entry["score"]), entry["rival"] or "-"]
+        for entry in kinds["per_class"]
+    ]
+    lines = [
+        f"class preference {_share(kinds['score'])} (1 is no bias, below 0 rivals are preferred)",
+        f"space preference {_share(places['score'])}, trend {_share(places['trend'])} (mIoU per "
+        "half diagonal; 0 is no bias, below 0 the middle is preferred)",
+    ]
+    seeds = _seeds([(result["run"] or {}).get("seed")])
+    title = _title(result, [result["clusters"]], seeds)
+    table = format_table(["class", "right less rival", "strongest rival"], rows)
+    return "\n".join([*title, "", table, "", *lines])
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _title(result: dict[str, Any], clusters: Sequence[int], seeds: str) -> list[str]:
     """Say what was scored, and what a reader must know about it."""
     data = f"{result['dataset']} {result['split']}"

@@ -45,7 +45,7 @@ FIT = (
     click.option("--describe", metavar="NAME", help="crop-cls or pool.  [region methods]"),
     click.option("--categorise", metavar="NAME", help="kmeans or minibatch."),
     click.option(
-        "--refine", metavar="NAME", help="guided, bilinear or nearest.  [default: guided]"
+        "--refine", metavar="NAME", help="guided, crf, bilinear or nearest.  [default: guided]"
     ),
     click.option("--seed", type=int, help="Fixes every random draw.  [default: 0]"),
     click.option("--size", type=Size(), help="Pixels to encode at.  [default: 224]"),

@@ -11,7 +11,6 @@ import click
 
 from zerolabel.cli.experiments import run_cells, written_files
 from zerolabel.cli.table import format_table
-from zerolabel.store import write_bytes
 
 if TYPE_CHECKING:
     from zerolabel.jobs.experiments.cells import Experiment
@@ -81,6 +80,8 @@ def reproduce(
         if code:
             click.echo(f"{page} was not written: it needs every run.")
         else:
+            from zerolabel.store import write_bytes
+
             write_bytes(page, write(rows).encode())
             click.echo(str(page))
     return code

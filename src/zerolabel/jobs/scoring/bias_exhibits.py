@@ -38,7 +38,7 @@ def _scores(result: Mapping[str, Any]) -> Exhibit:
 
 def _plot(result: Mapping[str, Any]) -> Exhibit:
     curve = result["space_preference"]["curve"]
-    points = [(bin["distance"], bin["miou"]) for bin in curve if bin["miou"] is not None]
+    points = [(round(bin["distance"], 2), bin["miou"]) for bin in curve if bin["miou"] is not None]
     svg = line_chart(
         [away for away, _ in points],
         [miou for _, miou in points],
