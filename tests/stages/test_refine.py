@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 
 from zerolabel.data.synthetic import world
 from zerolabel.errors import UsageError
+from zerolabel.ops.crf import crf as field
+from zerolabel.ops.resize import upsample
+from zerolabel.stages import refine as stage
 from zerolabel.stages.refine import REFINE, refine
 
 
@@ -102,7 +105,7 @@ def test_bilinear_decides_after_interpolation():
     np.testing.assert_array_equal(found, expected.argmax(0))
 
 
-def test_guided_follows_the_photo_and_nearest_does_not():
+def test_guided_and_crf_follow_the_photo_and_nearest_does_not():
     image = np.zeros((48, 64, 3), np.uint8)
     image[:, 28:] = 220  # the edge runs through the middle of a patch
     ids = np.zeros((6, 8), int)
@@ -110,10 +113,50 @@ def test_guided_follows_the_photo_and_nearest_does_not():
     truth = (np.arange(64) >= 28).astype(int)[None].repeat(48, 0)
     wrong = {
         name: (refine(painted(ids, 2), image, name=name) != truth).mean()
-        for name in ("guided", "bilinear", "nearest")
+        for name in ("guided", "crf", "bilinear", "nearest")
     }
     assert wrong["nearest"] == pytest.approx(4 / 64)
+    assert wrong["crf"] == 0
     assert wrong["guided"] < 0.25 * wrong["bilinear"]
+
+
+def test_crf_is_the_dense_crf_of_the_sharpened_scores():
+    image, scores = photo(), painted(random_ids(), 5)
+    pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    log_p = (stage.SHARPNESS * upsample(scores, (48, 64))).log_softmax(0)
+    wanted = field(log_p, pixels).argmax(0)
+    np.testing.assert_array_equal(refine(scores, image, name="crf"), wanted)
+    assert (wanted != log_p.argmax(0)).float().mean() > 0.02
+
+
+@pytest.mark.parametrize("limit", [100, 600, 3071])
+def test_crf_of_a_large_photo_works_on_fewer_pixels(monkeypatch, limit):
+    image = photo()
+    image[:] = 60
+    image[:, 28:] = 180
+    ids = np.zeros((6, 8), int)
+    ids[:, 4:] = 3
+    worked = []
+
+    def watched(log_p, pixels):
+        assert pixels.shape[1:] == log_p.shape[1:]
+        worked.append(pixels[0].numel())
+        return field(log_p, pixels)
+
+    monkeypatch.setattr(stage, "MOST_PIXELS", limit)
+    monkeypatch.setattr(stage.dense, "crf", watched)
+    found = refine(painted(ids, 4), image, name="crf")
+    assert 0.7 * limit < worked[0] <= limit
+    wrong = found != np.where(np.arange(64) >= 28, 3, 0)
+    assert wrong.mean() < 1 / np.sqrt(limit)  # a pixel of the small photo along the edge
+
+
+def test_crf_of_a_large_photo_is_decided_in_strips(monkeypatch):
+    image, scores = photo(), painted(random_ids(), 5)
+    monkeypatch.setattr(stage, "MOST_PIXELS", 1000)
+    whole = refine(scores, image, name="crf")
+    monkeypatch.setattr(stage, "STRIP", 100)
+    np.testing.assert_array_equal(refine(scores, image, name="crf"), whole)
 
 
 def test_read_only_images_are_taken():

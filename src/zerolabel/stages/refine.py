@@ -5,6 +5,7 @@ Similarities are upsampled, never ids. Shapes: `K` categories, `h w` patch grid,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,8 +15,13 @@ from torch import Tensor
 
 from zerolabel.data.transforms import to_tensor
 from zerolabel.errors import unknown_name
-from zerolabel.ops.resize import guided_argmax, upsample
+from zerolabel.ops import crf as dense
+from zerolabel.ops.resize import guided_argmax, resize, upsample, upsample_rows
 from zerolabel.types import IGNORE, Image, LabelMap
+
+SHARPNESS = 2.0  # of the CRF's log-probabilities; chosen on training images, see docs/crf.md
+MOST_PIXELS = 1 << 19  # that the CRF works on; with 21 categories they take about 0.9 GB
+STRIP = 1 << 20  # pixels decided at once
 
 
 def refine(scores: Tensor, image: Image, *, name: str, covered: Tensor | None = None) -> LabelMap:
@@ -24,8 +30,9 @@ def refine(scores: Tensor, image: Image, *, name: str, covered: Tensor | None = 
     Args:
         scores: float32 (K, h, w); only categories that win somewhere on the grid take part.
         image: uint8 (H, W, 3), the photo.
-        name: "guided" (follows the photo's edges), "bilinear", or "nearest" (whole patches, as
-            DatUS2 paints its initial masks).
+        name: "guided" (follows the photo's edges), "crf" (pixels of one colour pull each other to
+            one category), "bilinear", or "nearest" (whole patches, as DatUS2 paints its initial
+            masks).
         covered: bool (h, w), False where no category was found; those patches become `IGNORE`.
 
     Returns:
@@ -54,6 +61,25 @@ def guided(scores: Tensor, image: Tensor) -> Tensor:
     return guided_argmax(scores, image, radius=radius, subsample=max(4, radius // 8))
 
 
+def crf(scores: Tensor, image: Tensor, *, sharpness: float = SHARPNESS) -> Tensor:
+    """Interpolate the scores, let the pixels agree in a dense CRF, then decide.
+
+    The log-probabilities are a log-softmax over `sharpness` times the scores. A photo of more than
+    `MOST_PIXELS` is shrunk first, and the probabilities found are interpolated.
+    """
+    H, W = image.shape[1:]
+    shrink = min(1.0, math.sqrt(MOST_PIXELS / (H * W)))
+    size = max(1, int(H * shrink)), max(1, int(W * shrink))
+    start = (sharpness * upsample(scores, size)).log_softmax(0)
+    found = dense.crf(start, resize(image[None], size, mode="bilinear")[0])
+    out = torch.empty(H, W, dtype=torch.int64, device=image.device)
+    rows = max(1, STRIP // W)
+    for top in range(0, H, rows):
+        bottom = min(top + rows, H)
+        out[top:bottom] = upsample_rows(found, (H, W), top, bottom).argmax(0)
+    return out
+
+
 def bilinear(scores: Tensor, image: Tensor) -> Tensor:
     """Interpolate the scores, then decide."""
     return upsample(scores, (image.shape[1], image.shape[2])).argmax(0)
@@ -71,6 +97,7 @@ def _nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 REFINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "guided": guided,
+    "crf": crf,
     "bilinear": bilinear,
     "nearest": nearest,
 }
