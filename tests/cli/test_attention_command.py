@@ -56,7 +56,7 @@ def test_one_photo(run, photos, tmp_path):
     assert code == 0
     assert "1 image, 4 files" in out
     assert "a-overlay-mean.png" in out
-    assert "draw: 1 images" in err
+    assert "draw: 1 in " in err
     assert read_image(tmp_path / "out" / "a-heat-mean.png").shape == (50, 70, 3)
 
 

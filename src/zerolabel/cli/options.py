@@ -149,9 +149,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
     def report(work: str, done: int, total: int) -> None:
         if work not in bars:
-            bars[work] = tqdm(
-                total=total, desc=work, unit="img", mininterval=0.1, dynamic_ncols=True
-            )
+            bars[work] = tqdm(total=total, desc=work, unit="", mininterval=0.1, dynamic_ncols=True)
         bars[work].update(done - bars[work].n)
         if done >= total:
             bars.pop(work).close()
@@ -173,7 +171,7 @@ class _Lines:
         began = self.began.setdefault(work, time.perf_counter())
         if done >= total:
             seconds = time.perf_counter() - self.began.pop(work, began)
-            click.echo(f"{work}: {total} images, {seconds:.1f} s", err=True)
+            click.echo(f"{work}: {total} in {seconds:.1f} s", err=True)
 
 
 def announce(run: Run) -> int:
