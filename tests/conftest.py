@@ -1,6 +1,7 @@
 """One thread: tests work on small tensors, and threads of a busy machine wait for each other."""
 
 import os
+import signal
 from functools import partial
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from zerolabel import backbones
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, also by subprocesses
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
