@@ -16,7 +16,7 @@ def exhibits(result: Mapping[str, Any]) -> list[Exhibit]:
     """Draw the preferences of a run.
 
     Args:
-        result: what `jobs.bias.bias` returns.
+        result: what `bias` returns.
 
     Returns:
         The scores, mIoU over distance, the same in numbers, every class with its strongest rival,
