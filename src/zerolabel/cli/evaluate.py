@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from zerolabel.cli.mask_reports import bias_report, explain_report, mask_report,
 from zerolabel.cli.options import options, parse_changes, progress_bars
 from zerolabel.cli.params import Numbers, Size
 from zerolabel.cli.score_reports import OWN, REPORTS
-from zerolabel.jobs.scoring.judges import JOBS
+from zerolabel.jobs.scoring.judges import job_of
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
@@ -141,16 +140,15 @@ def evaluate(run: tuple[Path, ...], protocol: str, **asked: Any) -> None:
     _check(run, protocol, given)
     given |= _settings(given.pop("changes", ()), OWN.get(protocol, set()))
     if protocol in OWN:
-        module, _, name = JOBS[protocol].partition(":")
-        report = REPORTS[protocol]
+        job, report = job_of(protocol), REPORTS[protocol]
         places: list[Any] = [run if given.keys() & SEVERAL else run[0]]
     else:
-        module, name, report = _masks(run, given.pop("explain", False), given.pop("bias", False))
+        job, report = _masks(run, given.pop("explain", False), given.pop("bias", False))
         places = [run if len(run) > 1 else run[0]]
         given["protocol"] = protocol
     places += [given.pop(option) for option in ("data", "queries") if option in given]
     with progress_bars() as progress:
-        result = getattr(import_module(module), name)(*places, progress=progress, **given)
+        result = job(*places, progress=progress, **given)
     click.echo(report(result))
 
 
@@ -162,15 +160,25 @@ def _settings(texts: tuple[str, ...], options: set[str]) -> dict[str, str]:
     return changes
 
 
-def _masks(run: tuple[Path, ...], explain: bool, bias: bool) -> tuple[str, str, Callable[..., str]]:
+def _masks(
+    run: tuple[Path, ...], explain: bool, bias: bool
+) -> tuple[Callable[..., dict[str, Any]], Callable[..., str]]:
     """Choose the job that scores masks, and its report."""
     if bias:
-        return "zerolabel.jobs.scoring.bias", "bias", bias_report
+        from zerolabel.jobs.scoring.bias import bias as measure
+
+        return measure, bias_report
     if explain:
-        return "zerolabel.jobs.scoring.explain", "explain_score", explain_report
+        from zerolabel.jobs.scoring.explain import explain_score
+
+        return explain_score, explain_report
     if len(run) > 1:
-        return "zerolabel.jobs.scoring.seeds", "evaluate_seeds", seeds_report
-    return "zerolabel.jobs.evaluate", "evaluate", mask_report
+        from zerolabel.jobs.scoring.seeds import evaluate_seeds
+
+        return evaluate_seeds, seeds_report
+    from zerolabel.jobs.evaluate import evaluate as score
+
+    return score, mask_report
 
 
 def _check(run: tuple[Path, ...], protocol: str, given: dict[str, Any]) -> None:

@@ -14,11 +14,12 @@ from zerolabel.types import IGNORE, LabelMap
 
 Shares = NDArray[np.float64]
 
-# The terms of a mean over classes, by the rule for absent ones: (shares, true pixels) -> terms.
+# What a mean over classes is of, by the rule for absent ones: (shares, true pixels) -> (C,), NaN
+# for classes that are left out.
 ABSENT: dict[str, Callable[[Shares, Counts], Shares]] = {
-    "nanmean": lambda share, true: share[~np.isnan(share)],  # TP + FP + FN = 0 is left out
+    "nanmean": lambda share, true: share,  # TP + FP + FN = 0 is left out
     "zero": lambda share, true: np.nan_to_num(share),  # and here counts 0
-    "gt-only": lambda share, true: share[true > 0],  # also left out: predicted, but never true
+    "gt-only": lambda share, true: np.where(true > 0, share, np.nan),  # also predicted, never true
 }
 CHUNK = 1 << 16  # pixels counted at once: the 64-bit copy that bincount makes stays small
 
@@ -161,10 +162,10 @@ def scores(
     f1 = _share(2 * hits, true + predicted)
     terms = ABSENT[absent]
     return Scores(
-        miou=float(terms(iou, true).mean()),
+        miou=float(np.nanmean(terms(iou, true))),
         pixel_accuracy=float(hits.sum() / true.sum()),
-        mean_accuracy=float(terms(accuracy, true).mean()),
-        mean_f1=float(terms(f1, true).mean()),
+        mean_accuracy=float(np.nanmean(terms(accuracy, true))),
+        mean_f1=float(np.nanmean(terms(f1, true))),
         iou=iou,
         accuracy=accuracy,
         f1=f1,

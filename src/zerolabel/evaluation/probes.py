@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zerolabel.data.labels import fit
 from zerolabel.errors import DataError, UsageError
-from zerolabel.evaluation.confusion import Confusion, floor, scores
+from zerolabel.evaluation.confusion import ABSENT, Confusion, floor, scores
 from zerolabel.ops.matching import Counts
 from zerolabel.ops.neighbours import nearest, vote
 from zerolabel.ops.threads import threads_for
@@ -125,11 +125,7 @@ def judge(counts: Counts, *, absent: str, matching: str = "identity") -> ProbeSc
         DataError: there is no labelled pixel.
     """
     done = scores(counts, matching=matching, absent=absent)
-    iou = {
-        "nanmean": done.iou,
-        "zero": np.nan_to_num(done.iou),
-        "gt-only": np.where(done.pixels > 0, done.iou, np.nan),
-    }[absent]
+    iou = ABSENT[absent](done.iou, done.pixels)
     classes = int((~np.isnan(iou)).sum())
     guessed = floor(counts, absent=absent).miou
     return ProbeScore(done.miou, done.pixel_accuracy, iou, classes, guessed)

@@ -79,9 +79,10 @@ def open_samples(
         words = f"{dataset.name}, split {dataset.split}{seen}"
         return through(dataset.samples, view, dataset.name), words
     if split is not None:
+        kind = "folder" if path.is_dir() else "file"
         raise UsageError(
-            f"--split {split} needs a data set in a known layout (VOC 2012, CamVid, or images/ "
-            f"beside masks/), but {path} is a plain {'folder' if path.is_dir() else 'file'}. "
+            f"--split {split} needs a data set in a known layout (`zerolabel data list` names "
+            f"them; or images/ beside masks/), but {path} is a plain {kind}. "
             "Leave --split out."
         )
     words = "a folder" if path.is_dir() else "one file"

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from zerolabel.evaluation.confusion import by_class
 from zerolabel.evaluation.published import Published
+from zerolabel.evaluation.spread import Spread
 from zerolabel.jobs.comparing.rows import titles
-from zerolabel.jobs.comparing.table import LEGEND, METRICS, Column, Row, Score, Spread, Table
+from zerolabel.jobs.comparing.table import LEGEND, METRICS, Column, Row, Score, Table
 from zerolabel.outputs.bars import Bars, bar_chart
 from zerolabel.outputs.matrix import heat_map
 from zerolabel.types import Exhibit

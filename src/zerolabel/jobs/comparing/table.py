@@ -5,11 +5,12 @@ Nothing here reads a file; all follows from the contents of evaluation files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
+
+from zerolabel.evaluation.spread import Spread, spread
 
 METRICS = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 MARKS = {True: " *", False: "", None: " ?"}
@@ -80,20 +81,6 @@ class Score:
         """Seed of the run; None for masks made elsewhere."""
         made = self.result["run"]
         return None if made is None else made["seed"]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation over n seeds; None where there is one seed."""
-
-    mean: float
-    std: float | None
-    n: int
-
-    def words(self, between: str = "±") -> str:
-        """Write it in percent."""
-        deviation = "" if self.std is None else f" {between} {100 * self.std:.1f}"
-        return f"{100 * self.mean:4.1f}{deviation}"
 
 
 @dataclass(frozen=True)
@@ -203,8 +190,3 @@ class Table:
                 seed = f", seed {score.seed}" if len(cell.scores) > 1 else ""
                 found.append((f"{label}{seed}", score))
         return found
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation."""
-    return Spread(mean(values), stdev(values) if len(values) > 1 else None, len(values))

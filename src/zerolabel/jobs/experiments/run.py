@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from zerolabel.jobs.evaluate import evaluate
 from zerolabel.jobs.experiments.cells import Cell, Experiment, Maker, Outcome
 from zerolabel.jobs.fit import Options
 from zerolabel.jobs.run.settings import build
-from zerolabel.jobs.scoring.judges import JOBS
+from zerolabel.jobs.scoring.judges import job_of
 from zerolabel.jobs.segment import segment
 from zerolabel.methods import find
 from zerolabel.methods.base import configure
@@ -175,7 +174,7 @@ class _Job:
             )
         given: dict[str, Any] = {"split": cell.split, "progress": self.report}
         if PROTOCOLS[cell.protocol].judges == "regions":
-            return _call(cell.protocol, [folder], self.root, **given)
+            return job_of(cell.protocol)([folder], self.root, **given)
         return evaluate(folder, self.root, protocol=cell.protocol, space=cell.space, **given)
 
     def _judge(self, folder: Path) -> dict[str, Any]:
@@ -184,15 +183,8 @@ class _Job:
         given: dict[str, Any] = {**cell.settings, "out": folder, "progress": self.report}
         given |= {"backbone": cell.backbone, "weights": self.weights, "device": self.device}
         if cell.protocol == "knn":
-            return _call(cell.protocol, *_bank(self.root), **given)
-        return _call(cell.protocol, self.root, split=cell.split, **given)
-
-
-def _call(protocol: str, *places: Any, **given: Any) -> dict[str, Any]:
-    """Call the job of a protocol that does not judge masks."""
-    module, _, name = JOBS[protocol].partition(":")
-    result: dict[str, Any] = getattr(import_module(module), name)(*places, **given)
-    return result
+            return job_of(cell.protocol)(*_bank(self.root), **given)
+        return job_of(cell.protocol)(self.root, split=cell.split, **given)
 
 
 def _bank(root: Path) -> tuple[list[Path], Path]:

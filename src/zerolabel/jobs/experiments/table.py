@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zerolabel.evaluation.published import read_published
-from zerolabel.jobs.comparing.table import Spread, spread
+from zerolabel.evaluation.spread import Spread, spread
 from zerolabel.jobs.experiments.cells import Cell, Experiment, Outcome
 from zerolabel.methods import METHODS
 

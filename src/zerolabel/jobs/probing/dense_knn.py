@@ -87,10 +87,10 @@ def evaluate_dense_knn(
             for bank, total in zip(banks, totals, strict=True):
                 _count(bank.votes(tokens), labels, total)
     found = [judge(total.counts, absent=PROTOCOL.absent) for total in totals]
-    result = features.record(train, scored, PROTOCOL, network, size)
-    result |= {"settings": asdict(config), "patches": len(banks[0]), "seeds": list(range(seeds))}
-    result |= features.numbers(found, scored.classes)
-    return features.save(result, out, dataset=scored, protocol=PROTOCOL)
+    others = {"settings": asdict(config), "patches": len(banks[0])}
+    return features.report(
+        train, scored, PROTOCOL, network, size=size, found=found, out=out, **others
+    )
 
 
 def _count(votes: Any, labels: Sequence[Any], total: Confusion) -> None:

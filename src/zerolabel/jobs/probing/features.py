@@ -18,6 +18,7 @@ from zerolabel.data.benchmarks import Dataset
 from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.probes import ProbeScore
 from zerolabel.evaluation.protocol import Protocol
+from zerolabel.evaluation.spread import per_seed
 from zerolabel.jobs.scoring.labelled import facts, open_labelled, result_name
 from zerolabel.stages import encode
 from zerolabel.store import Progress, Store, write_json
@@ -126,6 +127,37 @@ def label_hash(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
+def report(
+    train: Dataset,
+    scored: Dataset,
+    protocol: Protocol,
+    network: Backbone,
+    *,
+    size: tuple[int, int],
+    found: Sequence[ProbeScore],
+    out: str | Path | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Say what was trained on and scored, how, with which backbone and result, and keep it.
+
+    Args:
+        train: what labels were known of.
+        scored: what was scored.
+        protocol: how.
+        network: the backbone.
+        size: (H, W) in pixels at which it looked.
+        found: one score per seed, the seeds being 0, 1, ...
+        out: as in `save`.
+        others: what else to say, e.g. the settings.
+
+    Returns:
+        The content of the file.
+    """
+    result = record(train, scored, protocol, network, size) | others
+    result |= {"seeds": list(range(len(found)))} | numbers(found, scored.classes)
+    return save(result, out, dataset=scored, protocol=protocol)
+
+
 def record(
     train: Dataset, scored: Dataset, protocol: Protocol, network: Backbone, size: tuple[int, int]
 ) -> dict[str, Any]:
@@ -151,23 +183,14 @@ def numbers(found: Sequence[ProbeScore], classes: Sequence[str]) -> dict[str, An
     """
     ious = np.array([score.iou for score in found])  # (seeds, C)
     return {
-        "miou": spread([score.miou for score in found]),
-        "pixel_accuracy": spread([score.pixel_accuracy for score in found]),
+        "miou": per_seed([score.miou for score in found]),
+        "pixel_accuracy": per_seed([score.pixel_accuracy for score in found]),
         "classes": found[0].classes,
         "floor": found[0].floor,
         "per_class": [
-            {"id": i, "name": name, "iou": spread(ious[:, i])} for i, name in enumerate(classes)
+            {"id": i, "name": name, "iou": per_seed(ious[:, i])} for i, name in enumerate(classes)
         ],
     }
-
-
-def spread(values: Any) -> dict[str, Any] | None:
-    """Mean and standard deviation over seeds, the latter None for one; None if a value is NaN."""
-    x = np.asarray(values, np.float64)
-    if np.isnan(x).any():
-        return None
-    deviation = float(x.std(ddof=1)) if len(x) > 1 else None
-    return {"mean": float(x.mean()), "std": deviation, "per_seed": x.tolist()}
 
 
 def save(
@@ -183,3 +206,9 @@ def check_seeds(seeds: int) -> None:
     """Complain about a number of repetitions that is none."""
     if seeds < 1:
         raise UsageError(f"seeds is the number of repetitions, at least 1; found {seeds}.")
+
+
+def check_mass(mass: float) -> None:
+    """Complain about a share of the attention that is none."""
+    if not 0 < mass <= 1:
+        raise UsageError(f"The mass to keep is a share above 0 and up to 1, found {mass:g}.")

@@ -14,10 +14,11 @@ from zerolabel.data.labels import read_raw
 from zerolabel.data.transforms import load_batch
 from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.jaccard import Jaccard
-from zerolabel.evaluation.protocols import PROTOCOLS
+from zerolabel.evaluation.protocols import BACKGROUND, PROTOCOLS
+from zerolabel.jobs.probing import features
 from zerolabel.jobs.run.settings import whole_patches
 from zerolabel.jobs.scoring.labelled import facts, open_labelled
-from zerolabel.store import Progress, Store, write_json
+from zerolabel.store import Progress, Store
 from zerolabel.types import LabelMap, Sample
 
 BATCH = 4  # images per forward: of 480 pixels and patches of 8 a ViT-S needs 200 MB each
@@ -62,23 +63,20 @@ def evaluate_attention(
         StoreError: the result cannot be written.
     """
     dataset = open_labelled(Path(data), split)
-    if not 0 < mass <= 1:
-        raise UsageError(f"The mass to keep is a share above 0 and up to 1, found {mass:g}.")
+    features.check_mass(mass)
     network = backbones.load(backbone, weights=weights, device=device)
     backbones.require(network, "attention")
     size = whole_patches(size, network, default=480)
     truth, kind = _objects(dataset)
     total = Jaccard(mass=mass)
-    background = 0 if kind == "objects" or dataset.classes[0] == "background" else None
+    background = 0 if kind == "objects" or dataset.classes[0] == BACKGROUND else None
     for _, batch in Store(report=progress).track("attention", dataset.samples, BATCH):
         _add(total, batch, network, truth, size=size, background=background)
     result = facts(dataset, PROTOCOL, [sample.id for sample in dataset.samples])
     result |= {"objects_are": kind, "backbone": network.name, "weights": network.digest}
     result |= {"size": list(size), "mass": mass}
     result |= {"scores": asdict(total.score())}
-    if out is not None:
-        write_json(Path(out) / f"evaluation-{PROTOCOL.id}.json", result)
-    return result
+    return features.save(result, out, dataset=dataset, protocol=PROTOCOL)
 
 
 def _add(
@@ -111,9 +109,4 @@ def _objects(dataset: Dataset) -> tuple[Callable[[Sample], LabelMap], str]:
 
         return read, "objects"
 
-    def classes(sample: Sample) -> LabelMap:
-        if sample.load_label is None:
-            raise DataError(f"{sample.id} has no label.")
-        return sample.load_label()
-
-    return classes, "classes"
+    return features.read_label, "classes"

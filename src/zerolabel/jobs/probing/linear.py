@@ -80,9 +80,7 @@ def evaluate_linear(
             linear_probe(before, known, after, truth, classes=len(train.classes), seed=seed)
         )
     store.report("probe", seeds * count, seeds * count)
-    result = features.record(train, scored, PROTOCOL, network, size)
-    result |= {"seeds": list(range(seeds))} | features.numbers(found, scored.classes)
-    return features.save(result, out, dataset=scored, protocol=PROTOCOL)
+    return features.report(train, scored, PROTOCOL, network, size=size, found=found, out=out)
 
 
 def encode_split(

@@ -84,11 +84,11 @@ def evaluate_maskcontrast(
         encode.learn(network, train.samples, size=config.size, seed=0, store=store)
         job = _Job(config, network, train, scored, store, backbones.pick_device(device))
         found = [job.run(seed) for seed in range(seeds)]
-    result = features.record(train, scored, PROTOCOL, network, config.size)
-    result |= {"settings": asdict(config), "epochs": [epoch for epoch, _ in found]}
-    result |= {"seeds": list(range(seeds))}
-    result |= features.numbers([score for _, score in found], scored.classes)
-    return features.save(result, out, dataset=scored, protocol=PROTOCOL)
+    epochs, scores = zip(*found, strict=True)
+    others = {"settings": asdict(config), "epochs": list(epochs)}
+    return features.report(
+        train, scored, PROTOCOL, network, size=config.size, found=scores, out=out, **others
+    )
 
 
 @dataclass(frozen=True)

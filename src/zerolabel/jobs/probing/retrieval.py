@@ -9,7 +9,7 @@ from typing import Any
 
 from zerolabel import backbones
 from zerolabel.data.benchmarks import Dataset
-from zerolabel.errors import DataError, UsageError
+from zerolabel.errors import DataError
 from zerolabel.evaluation.probes import judge
 from zerolabel.evaluation.protocols import BACKGROUND, PROTOCOLS
 from zerolabel.evaluation.retrieval import SEVEN, PooledKmeans, cluster, retrieve
@@ -154,8 +154,7 @@ def _check(dataset: Dataset, mass: float) -> None:
             "Only what is salient gets a class here: expected a data set whose class 0 is "
             f"{BACKGROUND}, found {dataset.classes[0]!r} in {dataset.name}. Use dense-knn."
         )
-    if not 0 < mass <= 1:
-        raise UsageError(f"The mass to keep is a share above 0 and up to 1, found {mass:g}.")
+    features.check_mass(mass)
 
 
 def _scores(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:

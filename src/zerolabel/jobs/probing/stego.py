@@ -118,10 +118,10 @@ def evaluate_stego(
         )
         for total in totals
     ]
-    result = features.record(train, scored, rules, network, sizes[1])
-    result |= {"settings": asdict(config), "seeds": list(range(seeds))}
-    result |= features.numbers(found, scored.classes)
-    return features.save(result, out, dataset=scored, protocol=rules)
+    others = {"settings": asdict(config)}
+    return features.report(
+        train, scored, rules, network, size=sizes[1], found=found, out=out, **others
+    )
 
 
 def _middle(dataset: Dataset, side: int) -> Dataset:

@@ -1,9 +1,13 @@
 """The jobs of the protocols that judge something else than the masks of a run.
 
-Imports nothing, so that the command line can ask what there is.
+Imports no job before it is asked for, so that the command line can ask what there is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 JOBS = {  # protocol -> function(data, *, out, ...), of bsds (runs, data, *, out, ...)
     "jaccard": "zerolabel.jobs.probing.jaccard:evaluate_attention",
@@ -17,3 +21,10 @@ JOBS = {  # protocol -> function(data, *, out, ...), of bsds (runs, data, *, out
     "maskcontrast-kmeans": "zerolabel.jobs.probing.retrieval:evaluate_pooled_kmeans",
     "bsds": "zerolabel.jobs.scoring.regions:evaluate_regions",
 }
+
+
+def job_of(protocol: str) -> Callable[..., dict[str, Any]]:
+    """Import the job of a protocol, a key of `JOBS`."""
+    module, _, name = JOBS[protocol].partition(":")
+    found: Callable[..., dict[str, Any]] = getattr(import_module(module), name)
+    return found

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from zerolabel.errors import DataError, UsageError
+from zerolabel.evaluation.spread import per_seed
 from zerolabel.jobs.evaluate import evaluate
 from zerolabel.store import Progress, write_json
 
@@ -61,8 +61,7 @@ def evaluate_seeds(
         for run, result in zip(runs, results, strict=True)
     ]
     for key in SCORES:
-        values = [result[key] for result in results]
-        summary[key] = {"mean": mean(values), "std": stdev(values), "per_seed": values}
+        summary[key] = per_seed(result[key] for result in results)
     summary["floor"] = first["floor"]
     if out is not None:
         write_json(Path(out) / f"evaluation-{protocol}.json", summary)
