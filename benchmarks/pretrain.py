@@ -19,11 +19,11 @@ from torch import Tensor
 
 from zerolabel.backbones import pick_device
 from zerolabel.data.pool import Pool
-from zerolabel.jobs.pretraining.options import use_amp
 from zerolabel.training.config import PRESETS
 from zerolabel.training.dino import dino_loss
 from zerolabel.training.loop import Trainer
 from zerolabel.training.objective import make_batch
+from zerolabel.training.precision import use_amp
 from zerolabel.training.sampling import take
 
 STEPS, ROUNDS = 5, 5

@@ -50,15 +50,24 @@ class Features:
 
     Attributes:
         tokens: patch tokens after the last norm, float32 (B, h, w, D).
-        keys: last-block keys, heads concatenated, float32 (B, h, w, D).
+        keys: last-block keys of the patches, heads concatenated, float32 (B, h, w, D).
+        queries, values: likewise.
         cls: CLS token after the last norm, float32 (B, D).
         attention: softmaxed last-block attention from CLS to the patches, float32 (B, heads, h, w).
+        received: attention that each patch receives in the last block, float32 (B, h, w), 0 or
+            more: the minimum over heads, summed over all queries, those of CLS and registers too.
+        context: all tokens (CLS, registers, patches) as they enter the last block, float32
+            (B, T, D); what `Backbone.within` takes.
     """
 
     tokens: Tensor | None = None
     keys: Tensor | None = None
+    queries: Tensor | None = None
+    values: Tensor | None = None
     cls: Tensor | None = None
     attention: Tensor | None = None
+    received: Tensor | None = None
+    context: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +77,12 @@ class RegionMap:
     Attributes:
         ids: int32 (h, w), values 0..R-1, every region non-empty.
         valid: bool (R,), False for noise: regions too small to be described on their own.
+        groups: int32 (R,), the group that a region is, or is a piece of.
     """
 
     ids: NDArray[np.int32]
     valid: NDArray[np.bool_]
+    groups: NDArray[np.int32]
 
     @property
     def count(self) -> int:
@@ -122,7 +133,8 @@ class Exhibit:
             right), "facts" (data: name -> value), "svg" (data: svg) or "images" (data: rows of
             name and views, each with its label; legend of name and colour). A table or plot with
             data "wide" gets the whole width of the page, and such a plot keeps its own size and
-            scrolls.
+            scrolls; images with data "narrow" share it ("broad": the first of a row above the
+            others, "tall": three beside each other).
         title: heading.
         data: what the kind needs.
         caption: one or two sentences below it.

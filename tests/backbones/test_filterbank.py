@@ -111,6 +111,8 @@ def test_wrong_use_is_explained(bank):
         FilterBank(SMALL).encode(batch())
     with pytest.raises(UsageError, match=r"gives tokens only, not \['cls'\]"):
         bank.encode(batch(), want={"tokens", "cls"})
+    with pytest.raises(UsageError, match="has no CLS token.*--describe pool"):
+        bank.within(torch.zeros(5, 56), torch.ones(1, 2, 2, dtype=torch.bool))
     with pytest.raises(UsageError, match="at least one image"):
         FilterBank(SMALL).learn([])
     for size in ((7, 100), (3, 3)):

@@ -1,14 +1,18 @@
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 import torch
+from reference.vit import within as slow_within
 from safetensors.torch import save_file
 
 from zerolabel import backbones
 from zerolabel.backbones.vit import VitBackbone
 from zerolabel.errors import DataError, UsageError, WeightsError
-from zerolabel.networks.vit import OUTPUTS, VitConfig, random_vit
+from zerolabel.networks.reading import OUTPUTS
+from zerolabel.networks.vit import VitConfig, random_vit
+from zerolabel.types import Features
 
 TINY = VitConfig(patch=8, dim=64, depth=2, heads=1, grid=4)
 
@@ -25,9 +29,13 @@ def backbone():
 
 def test_shapes_types_and_what_was_not_asked_for(backbone):
     out = backbone.encode(pixels(50, 33), want=OUTPUTS)
-    assert out.tokens.shape == out.keys.shape == (2, 6, 4, 64)
+    for name in ("tokens", "keys", "queries", "values"):
+        assert getattr(out, name).shape == (2, 6, 4, 64)
     assert out.cls.shape == (2, 64)
     assert out.attention.shape == (2, 1, 6, 4)
+    assert out.received.shape == (2, 6, 4)
+    assert out.context.shape == (2, 25, 64)
+    assert backbone.gives == set(OUTPUTS) == {field.name for field in fields(Features)}
     assert all(getattr(out, name).dtype == torch.float32 for name in OUTPUTS)
     only = backbone.encode(pixels(50, 33), want={"keys"})
     assert only.tokens is only.cls is only.attention is None
@@ -41,6 +49,33 @@ def test_images_are_normalised_as_imagenet(backbone):
     expected = random_vit(TINY, seed=0)(x, want={"cls"}).cls.detach()
     out = backbone.encode(images, want={"cls"}).cls
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=0)
+
+
+def test_regions_are_described_without_cutting_them_out(backbone):
+    seen = backbone.encode(pixels(40, 56), want={"context", "cls"})
+    masks = torch.zeros(3, 5, 7, dtype=torch.bool)
+    masks[0] = masks[1, :2, 3:] = masks[2, 4, 0] = True
+    found = backbone.within(seen.context[1], masks)
+    assert found.shape == (3, 64)
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+    torch.testing.assert_close(found[0], seen.cls[1], atol=1e-5, rtol=0)
+    expected = slow_within(
+        seen.context[1].double(),
+        backbone.net.double().state_dict(),
+        masks[1],
+        depth=TINY.depth,
+        heads=TINY.heads,
+    )
+    torch.testing.assert_close(found[1].double(), expected, atol=1e-5, rtol=0)
+
+
+def test_wrong_masks_are_explained(backbone):
+    context = backbone.encode(pixels(40, 56), want={"context"}).context[0]
+    with pytest.raises(UsageError, match=r"torch.bool, found torch.int64"):
+        backbone.within(context, torch.ones(1, 5, 7, dtype=torch.int64))
+    with pytest.raises(UsageError, match=r"of 35 patches.*found \(1, 5, 6\)"):
+        backbone.within(context, torch.ones(1, 5, 6, dtype=torch.bool))
 
 
 def test_a_batch_is_its_images(backbone):

@@ -39,6 +39,17 @@ def test_a_sweep_prints_its_table_and_writes_its_files(camvid, tmp_path):
     assert {"table.csv", "table.json", "chart.svg"} <= {path.name for path in out.iterdir()}
 
 
+def test_a_sweep_can_be_fitted_on_another_split(camvid, tmp_path):
+    words = ("sweep", camvid, *TINY, "--over", "k=2", "--split", "val", "--fit-split")
+    with pytest.raises(UsageError, match="trian"):
+        call(*words, "trian", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    code, text = call(*words, "train", "--out", tmp_path / "out")
+    assert code == 0
+    assert "fitted on train" in text
+    assert len(list((tmp_path / "out" / "models").iterdir())) == 1
+
+
 def test_failures_are_listed_and_the_code_is_3(camvid, tmp_path):
     code, text = call("sweep", camvid, *TINY, "--over", "k=2,1000", "--out", tmp_path / "out")
     assert code == 3

@@ -161,7 +161,7 @@ def test_an_empty_settings_file_changes_nothing(zerolabel, photos, tmp_path):
     ("words", "hint"),
     [
         (["--method", "k-means"], "Did you mean 'kmeans'?"),
-        (["--method", "zzz"], "Known: datus, dino-attention"),
+        (["--method", "zzz"], "Known: acseg, datus"),
         (["--backbone", "dino-vits61"], "Did you mean 'dino-vits16'"),
         (["--preset", "papper"], "Did you mean 'paper'"),
         (["--refine", "guidet"], "Did you mean 'guided'"),

@@ -38,13 +38,16 @@ def test_listing_says_what_there_is_and_what_is_here(args, home):
     lay(home, "dino-vits8")
     result = run(*args)
     assert result.exit_code == 0
-    rows = {line.split()[0]: line.split() for line in result.output.splitlines()[1:]}
+    table, legend = result.output.split("\n\n")
+    rows = {line.split()[0]: line.split() for line in table.splitlines()[1:]}
     assert list(rows) == list(BACKBONES)
-    everything = "attention,cls,keys,tokens"
+    assert max(map(len, table.splitlines())) < 110
     source = "huggingface.co/facebook/dino-vits8"
-    assert rows["dino-vits8"][1:] == ["Apache-2.0", "87", "MB", "yes", everything, source]
+    assert rows["dino-vits8"][1:] == ["Apache-2.0", "87", "MB", "yes", "all", source]
     assert rows["dino-vits16"][4] == "no"
     assert rows["filterbank"][2:5] == ["-", "-", "tokens"]
+    every = "attention, cls, context, keys, queries, received, tokens, values"
+    assert legend == f"all: {every}\n"
 
 
 def test_getting_what_is_here_prints_its_place(home):

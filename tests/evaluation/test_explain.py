@@ -58,3 +58,13 @@ def test_matching_on_train_needs_counts_there():
     other = np.roll(COUNTS, 1, axis=0)
     row = table(sources={"full": other})["match_on", "train"]
     assert row.scores.matching.tolist() == [1, 2, 0, -1]
+
+
+def test_named_categories_stay_those_of_their_class():
+    named = COUNTS[:, [0, 1, 4]]  # nothing was named after the dogs
+    rows = explain({"full": named}, PROTOCOLS["classes"], background=True)
+    found = {(row.rule, row.value): row.scores for row in rows}
+    assert found["protocol", "classes"].matching.tolist() == [0, 1]
+    assert ("absent", "zero") in found
+    assert ("matching", "hungarian") in found
+    assert ("background", "ignored") not in found  # where category 0 would be the cats

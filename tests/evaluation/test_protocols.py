@@ -3,6 +3,8 @@ import typing
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zerolabel.errors import UsageError
 from zerolabel.evaluation.confusion import ABSENT, scores
@@ -92,9 +94,37 @@ def test_maskclip_and_reclip_know_the_classes_and_differ_in_the_absent_ones():
     assert clip.pixel_accuracy == reclip.pixel_accuracy == 30 / 39
 
 
-def test_known_classes_need_a_category_each():
-    with pytest.raises(UsageError, match=r"expected 2 categories.*found 4"):
-        score(COUNTS, PROTOCOLS["reclip"])
+def test_classes_are_scored_as_they_are_named_with_the_background():
+    counts = np.array([[1, 9, 0, 3], [8, 2, 0, 0], [0, 0, 0, 4]])
+    found = score(counts, PROTOCOLS["classes"])
+    assert found.matching.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(found.iou, [1 / 21, 2 / 19, 0])
+    assert found.pixel_accuracy == 3 / 27
+    assert score(counts, PROTOCOLS["full"]).pixel_accuracy == 17 / 27  # matching would undo it
+
+
+@given(st.lists(st.integers(0, 99), min_size=12, max_size=12))
+def test_matching_never_lowers_the_pixel_accuracy_of_named_classes(values):
+    counts = np.array(values).reshape(3, 4) + np.eye(3, 4, dtype=np.int64)
+    full, named = (score(counts, PROTOCOLS[name]) for name in ("full", "classes"))
+    assert full.pixel_accuracy >= named.pixel_accuracy
+
+
+def test_every_named_category_needs_a_class():
+    with pytest.raises(UsageError, match=r"expected 3 categories.*found 4.*that matches"):
+        score(COUNTS, PROTOCOLS["classes"])
+
+
+def test_classes_that_nothing_was_named_after_are_missed():
+    found = score(COUNTS[:, [0, 1, 4]], PROTOCOLS["classes"])
+    assert found.matching.tolist() == [0, 1]
+    np.testing.assert_allclose(found.iou, [50 / 60, 20 / 27, 0])
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_without_the_background_known_classes_need_a_category_each(k):
+    with pytest.raises(UsageError, match=rf"expected 2 categories.*found {k}"):
+        score(COUNTS[:, : k + 1], PROTOCOLS["reclip"])
 
 
 def test_maskcontrast_matches_on_iou_and_counts_absent_classes():

@@ -75,6 +75,21 @@ def test_one_category_everywhere_stands_beside_the_score(run, data):
     assert result["floor"] == {key: result[key] for key in ("miou", "pixel_accuracy")}
 
 
+def test_named_classes_are_taken_at_their_word_or_matched(run, data):
+    named, full = (evaluate(run, data, protocol=name) for name in ("classes", "full"))
+    per_class, right = set_scores(flat(TRUTH), flat(PREDICTED), 3)
+    ious = [entry["iou"] for entry in named["per_class"]]
+    np.testing.assert_allclose(ious, [scores[0] for scores in per_class])
+    assert named["pixel_accuracy"] == pytest.approx(right)
+    assert [entry["class"] for entry in named["matching"]] == [0, 1, 2]
+    assert named["counts"] == full["counts"]
+    assert full["pixel_accuracy"] > named["pixel_accuracy"]
+    many = write_run(run.parent / "many", PREDICTED, categories=4)
+    with pytest.raises(UsageError, match=r"expected 3 categories.*found 4"):
+        evaluate(many, data, protocol="classes")
+    assert evaluate(many, data)["clusters"] == 4
+
+
 def test_protocols_differ_and_have_their_own_files(run, data):
     full, datus, nobg = (evaluate(run, data, protocol=p) for p in ("full", "datus", "full-nobg"))
     assert datus["pixel_accuracy"] > full["pixel_accuracy"]

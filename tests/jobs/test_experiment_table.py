@@ -103,6 +103,17 @@ def test_what_all_rows_share_stands_above_the_table():
         assert word in shared
 
 
+def test_what_a_method_was_fitted_on_stands_in_the_table():
+    cells = tuple(replace(CELL, train=train) for train in ("train:48", None))
+    experiment = Experiment(title="t", cells=cells)
+    rows = rows_of(experiment, Outcome([(cell, result()) for cell in cells], {}))
+    _, header, lines = layout(experiment, rows)
+    assert header[0] == "fitted on"
+    assert [line[0] for line in lines] == ["train:48", "-"]
+    assert "fitted on train:48" in layout(experiment, rows[:1])[0]
+    assert "fitted" not in layout(experiment, rows[1:])[0]
+
+
 def sweep(*, x, settings):
     cells = tuple(replace(CELL, settings=own, seed=s) for own in settings for s in (0, 1))
     found = [(cell, result(0.1 + 0.1 * i)) for i, cell in enumerate(cells)]

@@ -84,6 +84,8 @@ def test_what_does_not_suit_is_left_out(tmp_path, data):
     rows = [(row["rule"], row["value"]) for row in explain_score(run, data)["rows"]]
     assert ("matching", "identity") in rows
     assert ("matching", "nearest") not in rows
+    [named] = [r for r in explain_score(run, data)["rows"] if r["value"] == "identity"]
+    assert named["miou"] == evaluate(run, data, protocol="classes")["miou"]
     assert not {rule for rule, _ in rows} & {"background", "match_on"}
 
 

@@ -20,8 +20,12 @@ from zerolabel.outputs.masks import read_mask
 
 pytestmark = pytest.mark.usefixtures("small_worlds")
 DATA = os.environ.get("ZEROLABEL_DATA")
-# Where filterbank cannot do; crops of 224 pixels would take half a minute.
-OWN = {"dino-attention": {"backbone": "random-vitt8", "describe": "pool"}}
+OWN = {
+    # Where filterbank cannot do; crops of 224 pixels would take half a minute.
+    "dino-attention": {"backbone": "random-vitt8", "describe": "pool"},
+    "acseg": {"iterations": 20, "batch": 6, "steps": 2, "describe": "crop-cls"},
+}
+ADAPTED = {"datus": ("no keys", "no CLS"), "acseg": ("no CLS",)}  # by filterbank
 FAST = {"method": "kmeans", "k": 3, "size": 64, "report": False}
 IMAGES = 18  # two batches
 
@@ -124,9 +128,8 @@ def test_run_json_says_what_was_done_and_what_it_cost(done):
     assert run["peak_memory_mb"] > 50
     assert run["environment"]["threads"] >= 1
     notes = " ".join(run["notes"])
-    assert ("no keys" in notes, "no CLS" in notes) == (
-        (True, True) if job["method"] == "datus" else (False, False)
-    )
+    said = tuple(words for words in ("no keys", "no CLS") if words in notes)
+    assert said == ADAPTED.get(job["method"], ())
     assert read(done.path, "failures.json") == {"failures": []}
 
 
@@ -526,6 +529,11 @@ def test_every_preset_passes_the_checks(method):
         ({"method": "datus", "describe": "crop"}, "Did you mean 'crop-cls'"),
         ({"method": "datus", "discover": "louvin"}, "Did you mean 'louvain'"),
         ({"method": "datus", "size": 2048}, "give 1024 or less"),
+        ({"method": "acseg", "background": "atention"}, "Did you mean 'attention'"),
+        ({"method": "acseg", "attention_heads": 7}, "expected a multiple of 7"),
+        ({"method": "acseg", "iterations": 0}, "iterations must be 1 or more"),
+        ({"method": "acseg", "background": "border", "k": 1}, "give --k 2"),
+        ({"method": "acseg", "describe": "concept", "discover": "louvain"}, "come from concepts"),
     ],
     ids=str,
 )

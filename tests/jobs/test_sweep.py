@@ -62,6 +62,13 @@ def test_every_combination_and_seed_is_a_cell():
     assert all("seed" not in cell.settings for cell in made.cells)
 
 
+def test_all_cells_are_fitted_on_the_split_that_was_named():
+    options = Options(method="kmeans", split="val")
+    for train in ("train", None):
+        made = sweep("camvid", options, over=["k=3:5"], seeds=1, protocol="full", train=train)
+        assert {(cell.train, cell.split) for cell in made.cells} == {(train, "val")}
+
+
 @pytest.mark.parametrize(
     ("over", "seeds", "words"),
     [

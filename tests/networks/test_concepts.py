@@ -62,14 +62,32 @@ def test_a_step_equals_its_equations(norm_first):
     torch.testing.assert_close(step(few, many), expected, atol=1e-10, rtol=0)
 
 
-def test_steps_follow_each_other_from_unit_prototypes():
+def long(x):
+    """Rows as long as those that leave a layer norm."""
+    return normalize(x, dim=-1) * x.shape[-1] ** 0.5
+
+
+def test_steps_follow_each_other_and_start_from_rows_of_one_length():
     made, x = concept_generator(ConceptConfig(**SMALL)), draw(2, 9, 24, dtype=torch.float32)
-    concepts = normalize(made.prototypes, dim=1).expand(2, 4, 24)
+    concepts = long(made.prototypes).expand(2, 4, 24)
     for step in made.steps:
-        concepts = step(concepts, x)
+        concepts = step(concepts, long(x))
     torch.testing.assert_close(made(x), concepts)
     made.prototypes.data *= torch.arange(1, 5)[:, None]
     torch.testing.assert_close(made(x), concepts)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_the_lengths_of_patches_do_not_matter(norm_first):
+    made = concept_generator(ConceptConfig(**SMALL, norm_first=norm_first))
+    x = draw(2, 9, 24, dtype=torch.float32)
+    lengths = 0.01 + 100 * torch.rand(2, 9, 1, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(made(x * lengths), made(x), rtol=1e-4, atol=1e-5)
+
+
+def test_patches_of_zeros_give_numbers():
+    made = concept_generator(ConceptConfig(**SMALL))
+    assert made(torch.zeros(2, 9, 24)).isfinite().all()
 
 
 def test_shared_steps_have_the_weights_of_one():
@@ -77,9 +95,9 @@ def test_shared_steps_have_the_weights_of_one():
     shared = concept_generator(ConceptConfig(**SMALL, share_steps=True))
     assert (len(own.steps), len(shared.steps)) == (3, 1)
     x = draw(1, 9, 24, dtype=torch.float32)
-    concepts = normalize(shared.prototypes, dim=1)[None]
+    concepts = long(shared.prototypes)[None]
     for _ in range(3):
-        concepts = shared.steps[0](concepts, x)
+        concepts = shared.steps[0](concepts, long(x))
     torch.testing.assert_close(shared(x), concepts)
 
 
@@ -101,6 +119,16 @@ def test_the_seed_fixes_the_weights():
 def test_heads_that_do_not_divide_the_channels():
     with pytest.raises(UsageError, match="expected a multiple of 5, found dim 24"):
         ConceptConfig(dim=24, heads=5)
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads"), [(384, 6), (768, 12), (192, 3), (64, 1), (3, 1), (134, 2), (130, 2), (191, 1)]
+)
+def test_heads_and_hidden_channels_that_are_not_given_fit_the_channels(dim, heads):
+    config = ConceptConfig(dim=dim)
+    assert (config.heads, config.hidden) == (heads, 4 * dim)
+    own = ConceptConfig(dim=dim, heads=1, hidden=7)
+    assert (own.heads, own.hidden) == (1, 7)
 
 
 def test_a_few_steps_of_training_find_planted_groups():

@@ -1,43 +1,15 @@
 import os
 from dataclasses import replace
-from itertools import combinations
 
 import pytest
 import torch
+from lively import DINO, FAMILIES, images, lively
 from reference.vit import forward as slow_forward
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from zerolabel.backbones.layouts import build, convert
 from zerolabel.errors import UsageError
-from zerolabel.networks.vit import ARCHITECTURES, OUTPUTS, ViT, VitConfig, random_vit, vit_config
-
-DINO = VitConfig(patch=8, dim=128, depth=2, heads=2, grid=4)
-FAMILIES = {
-    "dino": DINO,
-    "dinov2": replace(DINO, patch=7, layerscale=True),
-    "dinov2-reg": replace(DINO, patch=7, layerscale=True, registers=4, pos_interp="size-antialias"),
-}
-SUBSETS = [s for n in range(1, len(OUTPUTS) + 1) for s in combinations(OUTPUTS, n)]
-
-
-def lively(config, seed=0):
-    """A network whose every parameter matters: nothing is zero, one or small."""
-    net = random_vit(config, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in net.named_parameters():
-            noise = torch.randn(value.shape, generator=generator)
-            if name.endswith(("norm1.weight", "norm2.weight", "norm.weight", "gamma")):
-                value.copy_(1 + 0.3 * noise)
-            else:
-                value.copy_(noise * (value.shape[-1] ** -0.5 if value.ndim == 2 else 0.5))
-    return net.eval()
-
-
-def images(height, width, batch=2, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(height * width)
-    return torch.randn(batch, 3, height, width, dtype=dtype, generator=generator)
+from zerolabel.networks.reading import OUTPUTS
+from zerolabel.networks.vit import ARCHITECTURES, ViT, random_vit, vit_config
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -58,82 +30,6 @@ def test_equals_the_slow_reference(family, grid):
         )
         for name in OUTPUTS:
             torch.testing.assert_close(getattr(out, name)[i], expected[name], atol=1e-10, rtol=0)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("want", SUBSETS, ids="+".join)
-def test_asking_for_less_gives_the_same(family, want):
-    config = FAMILIES[family]
-    net = lively(config)
-    x = images(5 * config.patch, 3 * config.patch, dtype=torch.float32)
-    with torch.no_grad():
-        everything, out = net(x, want=OUTPUTS), net(x, want=want)
-    for name in OUTPUTS:
-        if name in want:
-            expected, found = getattr(everything, name), getattr(out, name)
-            torch.testing.assert_close(found, expected, atol=1e-6 * expected.abs().max(), rtol=0)
-        else:
-            assert getattr(out, name) is None
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_attention_and_the_rest_of_its_row_sum_to_one(family):
-    config = FAMILIES[family]
-    net = lively(config).double()
-    x = images(6 * config.patch, 4 * config.patch, batch=1)
-    with torch.no_grad():
-        attention = net(x, want={"attention"}).attention[0]
-    full = slow_forward(
-        x[0], net.state_dict(), depth=config.depth, heads=config.heads, rule=config.pos_interp
-    )["full"]
-    itself = full[:, 0, : 1 + config.registers].sum(-1)  # CLS to CLS and to the registers
-    torch.testing.assert_close(attention.sum((1, 2)) + itself, torch.ones_like(itself))
-    assert (attention >= 0).all()
-
-
-def linear_flops(net, x, want):
-    """Multiplications in the linear layers that ran (not the convolution, not the attention)."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(x, want=want)
-    counts = counter.get_flop_counts()["Global"]
-    return sum(counts.get(op, 0) for op in (torch.ops.aten.addmm, torch.ops.aten.mm)) // 2
-
-
-def test_the_shortcuts_save_what_they_promise():
-    net = random_vit(replace(DINO, depth=1), seed=0)
-    x = images(64, 64, batch=1, dtype=torch.float32)
-    N, D = 64, DINO.dim
-    rows = {  # of D x D products
-        ("keys",): N,
-        ("attention",): (N + 1) + 1,  # all keys, one query
-        ("cls",): 2 * (N + 1) + 1 + 1 + 8,  # all keys and values; query, projection, MLP of CLS
-        ("tokens",): 12 * (N + 1),
-    }
-    for want, number in rows.items():
-        assert linear_flops(net, x, want) == number * D * D, want
-
-
-class Largest(TorchDispatchMode):
-    """Notes the size of the largest tensor that any operation returns."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(value, torch.Tensor):
-                self.numel = max(self.numel, value.numel())
-        return out
-
-
-@pytest.mark.parametrize("want", [("keys",), ("attention", "cls"), OUTPUTS], ids="+".join)
-def test_no_n_by_n_matrix_is_ever_held(want):
-    config = replace(DINO, patch=2, grid=40, depth=2)
-    net = random_vit(config, seed=0)
-    N = 40 * 40
-    with torch.no_grad(), Largest() as largest:
-        net(images(80, 80, batch=1, dtype=torch.float32), want=want)
-    assert largest.numel <= (N + 1) * 4 * config.dim < N * N
 
 
 def test_the_rest_of_an_image_is_cut_off_at_the_bottom_and_the_right():
@@ -357,7 +253,7 @@ def test_equals_transformers(transformers, family, grid):
     x = images(grid[0] * ours.config.patch, grid[1] * ours.config.patch, dtype=torch.float32)
     extra = {"interpolate_pos_encoding": True} if family == "dino" else {}
     with torch.no_grad():
-        expected = theirs(x, output_attentions=True, **extra)
+        expected = theirs(x, output_attentions=True, output_hidden_states=True, **extra)
         out = ours(x, want=OUTPUTS)
     first = 1 + ours.config.registers
     hidden = expected.last_hidden_state
@@ -366,3 +262,6 @@ def test_equals_transformers(transformers, family, grid):
     torch.testing.assert_close(out.tokens.flatten(1, 2), hidden[:, first:], **tolerance)
     torch.testing.assert_close(out.cls, hidden[:, 0], **tolerance)
     torch.testing.assert_close(out.attention.flatten(2), attention, **tolerance)
+    received = expected.attentions[-1].amin(1).sum(1)[:, first:]
+    torch.testing.assert_close(out.received.flatten(1), received, **tolerance)
+    torch.testing.assert_close(out.context, expected.hidden_states[-2], **tolerance)

@@ -50,8 +50,9 @@ def test_the_cells_of_a_recipe_name_what_there_is(name):
         assert cell.space is None or SPACES[cell.space] == cell.data
         assert cell.protocol in PROTOCOLS
         assert cell.method in ("", *METHODS, *experiment.makers)
-        if cell.data in LAYOUTS and cell.split is not None:
-            assert any(cell.split in form.splits for form in LAYOUTS[cell.data].forms)
+        for split in (cell.split, cell.train):
+            if cell.data in LAYOUTS and split is not None:
+                assert any(split in form.splits for form in LAYOUTS[cell.data].forms)
 
 
 @pytest.mark.parametrize("name", ALL)

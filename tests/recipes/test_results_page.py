@@ -6,7 +6,7 @@ import pytest
 
 from zerolabel.jobs.experiments.cells import Outcome
 from zerolabel.jobs.experiments.table import rows_of
-from zerolabel.recipes.results import COLOUR, DATA, METHODS, ONE, page, results
+from zerolabel.recipes.results import COLOUR, DATA, METHODS, ONE, OWN, page, results
 
 
 def made(score):
@@ -42,7 +42,8 @@ def test_every_row_is_on_the_page_once():
     body = [line for line in lines(text, "|") if not re.match(r"\| data|\|---", line)]
     assert len(body) == len(rows)
     per_data = 1 + 3 + 2 * sum(map(len, METHODS.values()))
-    assert len(rows) == len(DATA) * per_data
+    assert len(rows) == len(DATA) * per_data + len(OWN)
+    assert "`acseg`, `background = attention`" in text
     assert "auto: 5" in text
 
 

@@ -1,11 +1,15 @@
 """Recipes made smaller."""
 
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
 import pytest
 
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.planted import plant
 from zerolabel.errors import UsageError
 from zerolabel.jobs.experiments.cells import Cell, Experiment
+from zerolabel.methods import METHODS, find
 from zerolabel.recipes import scale
 from zerolabel.recipes.places import CLASSIFIED, locate
 from zerolabel.recipes.scale import DRY, SMALL, rehearse, small
@@ -50,6 +54,40 @@ def test_a_rehearsal_plants_what_the_cells_name(tmp_path):
     assert open_dataset(places["cocostuff"], split="curated-val", space="coco27").samples
     assert {path.name for path in places[CLASSIFIED].iterdir()} == {"train", "val"}
     assert made.cells[0].settings["k"] == 2
+
+
+def test_what_is_fitted_elsewhere_keeps_a_split_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(scale, "find_weights", lambda entry: None)
+    own = replace(MASKS, train="train", seed=1)
+    [cell] = small(Experiment(title="t", cells=(own,))).cells
+    assert (cell.train, cell.split) == ("train:48", "val:24")
+    made, places = rehearse(Experiment(title="t", cells=(own,)), tmp_path)
+    assert made.cells[0].train == "train"
+    ids = [{s.id for s in open_dataset(places["voc"], split=s).samples} for s in ("train", "val")]
+    assert [len(own) for own in ids] == [2, 2]
+    assert not ids[0] & ids[1]
+
+
+def test_what_trains_does_so_for_less_time_and_nothing_else_is_given_iterations(
+    monkeypatch, tmp_path
+):
+    @dataclass(frozen=True)
+    class Trained:
+        size: tuple[int, int] = (448, 448)
+        iterations: int = 2500
+
+    class Method:
+        PRESETS: ClassVar = {"default": Trained()}
+
+    monkeypatch.setitem(METHODS, "trained", "")
+    monkeypatch.setattr(scale, "find", lambda name: Method if name == "trained" else find(name))
+    monkeypatch.setattr(scale, "find_weights", lambda entry: None)
+    cells = (replace(MASKS, method="trained"), MASKS, JUDGED)
+    experiment = Experiment(title="t", cells=cells)
+    for made, iterations in ((small(experiment), 300), (rehearse(experiment, tmp_path)[0], 2)):
+        assert made.cells[0].settings["iterations"] == iterations
+        assert all("iterations" not in cell.settings for cell in made.cells[1:])
+        assert all("size" in cell.settings for cell in made.cells)
 
 
 def test_a_floor_keeps_having_no_backbone(tmp_path):

@@ -4,10 +4,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch.nn.functional import normalize
 
 from zerolabel.errors import UsageError
+from zerolabel.ops.cluster import kmeans
 from zerolabel.stages import discover as stage
-from zerolabel.stages.discover import BACKGROUND, DISCOVER, Discover, Encoded, discover, needs
+from zerolabel.stages.discover import (
+    BACKGROUND,
+    DISCOVER,
+    Discover,
+    Encoded,
+    discover,
+    each,
+    needs,
+    similarities,
+)
+from zerolabel.types import Features
 
 GROUPS = hnp.arrays(
     np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 2)
@@ -16,9 +28,10 @@ ANY = Encoded(torch.zeros(1, 1, 1))
 
 
 def encoded(features):
-    """An image whose two heads look at what its first and second channel show."""
+    """An image whose two heads look at its first and second channel, with three means of it."""
     maps = features[..., :2].permute(2, 0, 1).clamp_min(0).contiguous()
-    return Encoded(features, maps)
+    x = normalize(features.flatten(0, 1), dim=1)
+    return Encoded(features, maps, concepts=kmeans(x, min(3, len(x)), seed=0).centroids)
 
 
 @pytest.fixture
@@ -89,9 +102,10 @@ def parts(noise=0.2, seed=0):
 
 @pytest.mark.parametrize("name", DISCOVER)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_every_discovery_finds_planted_parts(name, weighted):
+@pytest.mark.parametrize("merge", [0.8, 1.0])
+def test_every_discovery_finds_planted_parts(name, weighted, merge):
     features, truth = parts()
-    options = {"segments": 3, "weighted": weighted, "mass": 1.0, "heads": "all"}
+    options = {"segments": 3, "weighted": weighted, "mass": 1.0, "heads": "all", "merge": merge}
     regions = discover(encoded(features), Discover(discover=name, **options))
     np.testing.assert_array_equal(regions.ids, truth)
     assert regions.valid.all()
@@ -113,6 +127,87 @@ def test_every_discovery_is_repeatable(name):
         discover(encoded(features), Discover(discover=name, starts=3)) for _ in range(2)
     )
     np.testing.assert_array_equal(first.ids, second.ids)
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_nearest(features, concepts):
+    """The concept of every patch by its cosine, one by one, and these cosines."""
+    found = np.zeros((len(concepts), *features.shape[:2]))
+    for at in np.ndindex(found.shape):
+        a, b = features[at[1:]].double().numpy(), concepts[at[0]].double().numpy()
+        found[at] = (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
+    return found.argmax(0), found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_patches_go_to_the_concept_that_they_are_most_like(seed):
+    features, concepts = draw(5, 6, 4, seed=seed), draw(5, 4, seed=seed + 50)
+    lengths = torch.arange(1.0, 6)[:, None]
+    image = Encoded(features, concepts=concepts * lengths)  # lengths of concepts do not matter
+    nearest, cosines = slow_nearest(features, concepts)
+    groups = DISCOVER["concepts"](image, Discover(merge=1.0))
+    assert groups.dtype == np.int32
+    np.testing.assert_array_equal(groups, nearest)
+    np.testing.assert_allclose(similarities(image), cosines, atol=1e-6)
+
+
+def test_concepts_that_no_patch_is_like_vanish():
+    features, truth = parts()
+    means = [features[truth == i].mean(0) for i in range(3)]
+    concepts = torch.stack([-means[0], means[2], means[1], -means[1], means[0]])
+    options = Discover(discover="concepts", split=False, minimum=1, merge=1.0)
+    regions = discover(Encoded(features, concepts=concepts), options)
+    assert regions.groups.tolist() == [1, 2, 4]
+    np.testing.assert_array_equal(regions.groups[regions.ids], np.array([4, 2, 1])[truth])
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 0, 1]])
+def test_concepts_that_are_nearly_one_are_merged_under_the_lowest_id(order):
+    features, truth = parts()
+    means = [features[truth == i].mean(0) for i in range(3)]
+    aside = torch.tensor([0.0, 0.5, -0.5])  # 33 degrees between the two, so a cosine of 0.84
+    concepts = torch.stack([means[0] + aside, *means[1:], means[0] - aside])[order]
+    image = Encoded(features, concepts=concepts)
+    apart = DISCOVER["concepts"](image, Discover(merge=0.86))
+    two = {order.index(0), order.index(3)}
+    assert set(np.unique(apart[truth == 0])) == two
+    merged = DISCOVER["concepts"](image, Discover(merge=0.82))
+    homes = np.array([min(two), order.index(1), order.index(2)])
+    np.testing.assert_array_equal(merged, homes[truth])
+
+
+def test_concepts_are_merged_one_after_another_but_not_over_one_that_is_not_used():
+    """Three at 0, 30 and 60 degrees; without patches at 30, nothing links the others."""
+    angles = torch.tensor([0.0, 30, 60]) * torch.pi / 180
+    concepts = torch.stack([angles.cos(), angles.sin()], 1)
+    chain = Encoded(concepts[None], concepts=concepts)
+    assert DISCOVER["concepts"](chain, Discover(merge=0.8)).tolist() == [[0, 0, 0]]
+    assert DISCOVER["concepts"](chain, Discover(merge=0.9)).tolist() == [[0, 1, 2]]
+    ends = Encoded(concepts[None, [2, 0]], concepts=concepts)
+    assert DISCOVER["concepts"](ends, Discover(merge=0.8)).tolist() == [[2, 0]]
+
+
+def test_concepts_must_be_there():
+    assert needs(Discover(discover="concepts")) == {"concepts"}
+    with pytest.raises(UsageError, match="method that learns them is needed, such as acseg"):
+        discover(ANY, Discover(discover="concepts"))
+
+
+def test_a_batch_is_cut_into_images():
+    seen = Features(attention=draw(2, 3, 4, 5), context=draw(2, 7, 8))
+    features, concepts = draw(2, 4, 5, 6), draw(2, 3, 6)
+    found = each(seen, features, concepts)
+    assert len(found) == 2
+    for i, image in enumerate(found):
+        assert torch.equal(image.features, features[i])
+        assert torch.equal(image.attention, seen.attention[i])
+        assert torch.equal(image.context, seen.context[i])
+        assert torch.equal(image.concepts, concepts[i])
+        assert image.received is None
+    assert each(Features(), features)[1].concepts is None
 
 
 def test_louvain_gets_the_graph_and_the_options(monkeypatch):

@@ -6,7 +6,7 @@ from planted import broken, small_bank, tiny_vit
 from zerolabel.backbones.filterbank import FilterBank
 from zerolabel.data.synthetic import world
 from zerolabel.data.transforms import load_batch
-from zerolabel.errors import DataError
+from zerolabel.errors import DataError, UsageError
 from zerolabel.stages import encode
 from zerolabel.store import Store
 from zerolabel.types import Sample
@@ -131,3 +131,91 @@ def test_unreadable_images_are_reported(root, tmp_path):
 def test_a_bank_must_have_learned_first():
     with pytest.raises(Exception, match="call learn"):
         encode.tokens(FilterBank(), world(2, images=1), size=SIZE, store=Store())
+
+
+# --- several fields at once ----------------------------------------------------------------------
+
+FIELDS = ("tokens", "keys", "queries", "values", "attention", "received", "context", "cls")
+
+
+def features(samples, want, store=None, *, backbone=None):
+    return encode.features(
+        backbone or tiny_vit(), samples, want=want, size=SIZE, store=store or Store()
+    )
+
+
+@pytest.mark.parametrize("want", [FIELDS[:1], ("received", "keys"), FIELDS])
+def test_fields_are_those_of_the_backbone_in_half_precision(want):
+    samples = world(3, images=3)
+    images, _, _ = load_batch(samples, SIZE)
+    expected = tiny_vit().encode(images, want=want)
+    found, kept, failures = features(samples, want)
+    assert (kept, failures) == (samples, {})
+    for name in FIELDS:
+        value = getattr(found, name)
+        if name not in want:
+            assert value is None
+            continue
+        assert value.dtype == torch.float32
+        assert value.is_contiguous()  # as from disk: sums over a strided array round otherwise
+        torch.testing.assert_close(value, getattr(expected, name), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("root", [False, True])
+@pytest.mark.parametrize("first", ["samples", "loaded"])
+def test_images_in_memory_give_what_files_give(root, first, tmp_path):
+    """Bit for bit, whichever comes first, from memory and from disk."""
+    samples, found = [*world(3, images=2), broken()], {}
+    loaded = encode.read(samples, SIZE)
+    for name, batch in (("samples", samples), ("loaded", loaded)):
+        store = Store(tmp_path / name if root else None)
+        found[name] = [features(batch, FIELDS, store) for _ in range(2)]
+    store = Store(tmp_path / "both" if root else None)
+    order = [samples, loaded] if first == "samples" else [loaded, samples]
+    found["both"] = [features(batch, FIELDS, store) for batch in order]
+    expected, kept, failures = found["samples"][0]
+    assert kept == samples[:2]
+    assert failures == {"broken.png": "cannot be read: torn"}
+    for seen, some, why in sum(found.values(), []):
+        assert (some, why) == (kept, failures)
+        assert all(torch.equal(getattr(seen, name), getattr(expected, name)) for name in FIELDS)
+
+
+def test_images_in_memory_are_not_read_again():
+    loads = []
+    samples = counted(world(3, images=2), loads)
+    loaded = encode.read(samples, SIZE)
+    assert len(loads) == 2
+    features(loaded, ("tokens", "cls"))
+    assert len(loads) == 2
+    features(samples, ("tokens", "cls"))
+    assert len(loads) == 4
+
+
+def test_the_order_of_the_fields_does_not_matter_but_which_they_are_does(monkeypatch):
+    backbone, store, samples = tiny_vit(), Store(), world(3, images=2)
+    encoded, original = [], backbone.encode
+
+    def watched(images, *, want):
+        encoded.append(frozenset(want))
+        return original(images, want=want)
+
+    monkeypatch.setattr(backbone, "encode", watched)
+    for want in (["keys", "cls"], ["cls", "keys"], {"keys", "cls"}, ["keys"]):
+        features(samples, want, store, backbone=backbone)
+    assert encoded == [{"keys", "cls"}, {"keys"}]
+
+
+def test_features_of_images_none_of_which_can_be_read():
+    store = Store()
+    for _ in range(2):  # computed, then read
+        for batch in ([broken("a.png")], encode.read([broken("a.png")], SIZE)):
+            found, kept, failures = features(batch, ("tokens", "attention"), store)
+            assert found.tokens is None
+            assert found.attention is None
+            assert (kept, failures) == ([], {"a.png": "cannot be read: torn"})
+
+
+def test_a_field_that_the_backbone_lacks_is_explained():
+    with pytest.raises(UsageError, match="gives tokens, but keys is needed"):
+        features(world(2, images=1), ("tokens", "keys"), backbone=small_bank())

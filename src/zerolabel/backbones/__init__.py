@@ -44,11 +44,18 @@ class Backbone(Protocol):
         """Channels D of a token."""
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
     def digest(self) -> str:
         """Hash of everything its features depend on, apart from the image."""
 
     def encode(self, images: Tensor, *, want: Collection[str]) -> Features:
         """Compute the wanted features, float32, of uint8 RGB images (B, 3, H, W)."""
+
+    def within(self, context: Tensor, masks: Tensor) -> Tensor:
+        """CLS token of each region (R, D), of one image's context (T, D) and bool (R, h, w)."""
 
     @property
     def learns(self) -> int:

@@ -139,6 +139,13 @@ class FilterBank:
         raw = self._describe(_checked(images).to(self.device))
         return Features(tokens=(raw - self._state["mean"]) * self._state["scale"])
 
+    def within(self, context: Tensor, masks: Tensor) -> Tensor:
+        """Refuse: a patch dictionary has no CLS token that could look at a region."""
+        raise UsageError(
+            "filterbank has no CLS token to describe a region with. Use another --backbone, or "
+            "--describe pool."
+        )
+
     def _moments(self, images: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and variance of the raw descriptors, (D,) each, without holding them all."""
         sums = torch.zeros(2, self.dim, device=self.device)

@@ -91,6 +91,27 @@ class VitBackbone:
             out: Features = self.net(self.prepare(images), want=want)
         return out
 
+    def within(self, context: Tensor, masks: Tensor) -> Tensor:
+        """Describe regions of an image without cutting them out.
+
+        In the last block CLS attends to itself and to the patches of one region; all it saw before,
+        it saw of the whole image. Keys and values are computed once for all regions.
+
+        Args:
+            context: `Features.context` of one image, float32 (T, D).
+            masks: patches of every region, bool (R, h, w).
+
+        Returns:
+            CLS token of every region after the last norm, float32 (R, D).
+
+        Raises:
+            UsageError: masks of another type, or of another grid than the image's.
+        """
+        if masks.dtype != torch.bool:
+            raise UsageError(f"Expected masks of type torch.bool, found {masks.dtype}.")
+        with torch.no_grad():
+            return self.net.within(context.to(self.device), masks.to(self.device))
+
     def prepare(self, images: Tensor) -> Tensor:
         """Bring uint8 RGB images (B, 3, H, W) to the device, as the network was trained on them."""
         return images.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)

@@ -107,8 +107,9 @@ def evaluate(run: tuple[Path, ...], protocol: str, **asked: Any) -> None:
       stego-320-crf        and with it
       transfgu             squashed to 320 x 320
       maskcontrast         matched by IoU
-      maskclip, reclip     classes known by name
-      reco                 the same, on COCO-Stuff
+      classes              classes known by name, nothing matched
+      maskclip, reclip     the same without the background
+      reco                 classes known by name, on COCO-Stuff
       over-clustering      many clusters to one class, by pixels
       over-clustering-iou  and by IoU
 

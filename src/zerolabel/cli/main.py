@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "zerolabel.cli.demo:demo",
     "pretrain": "zerolabel.cli.pretrain:pretrain",
     "attention": "zerolabel.cli.attention:attention",
+    "explain": "zerolabel.cli.explain:explain",
     "sweep": "zerolabel.cli.sweep:sweep",
     "reproduce": "zerolabel.cli.reproduce:reproduce",
     "data": "zerolabel.cli.data:data",

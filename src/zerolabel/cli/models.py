@@ -22,15 +22,18 @@ def list_models() -> None:
     from zerolabel.backbones.registry import BACKBONES
     from zerolabel.backbones.weights import find, megabytes
 
+    everything = frozenset[str]().union(*(item.gives for item in BACKBONES.values()))
     rows = [("NAME", "LICENCE", "SIZE", "CACHED", "GIVES", "SOURCE")]
     for name, item in BACKBONES.items():
         size = megabytes(item) if item.repo or item.packaged else "-"
         here = ("yes" if find(item) else "no") if item.repo or item.packaged else "-"
-        rows.append((name, item.licence, size, here, ",".join(sorted(item.gives)), item.source))
+        gives = "all" if item.gives == everything else ",".join(sorted(item.gives))
+        rows.append((name, item.licence, size, here, gives, item.source))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
+    click.echo(f"\nall: {', '.join(sorted(everything))}")
 
 
 @models.command("get")

@@ -31,7 +31,8 @@ FIT = (
         "--preset",
         default="default",
         show_default=True,
-        help="default, protocol (no photo-guided refinement), paper, paper-code.",
+        help="default, protocol (no photo-guided refinement), or the method's own: paper, "
+        "paper-code, voc, coco.",
     ),
     click.option(
         "--backbone",
@@ -40,9 +41,16 @@ FIT = (
         help="auto is DINO if its weights are here, else embedded; `zerolabel models` lists all.",
     ),
     click.option(
-        "--discover", metavar="NAME", help="louvain, kmeans or attention.  [region methods]"
+        "--discover",
+        metavar="NAME",
+        help="louvain, kmeans, attention, concepts (acseg only), spectral, affinity-propagation or "
+        "agglomerative.  [region methods]",
     ),
-    click.option("--describe", metavar="NAME", help="crop-cls or pool.  [region methods]"),
+    click.option(
+        "--describe",
+        metavar="NAME",
+        help="crop-cls, masked-cls, pool or concept (acseg only).  [region methods]",
+    ),
     click.option("--categorise", metavar="NAME", help="kmeans or minibatch."),
     click.option(
         "--refine", metavar="NAME", help="guided, crf, bilinear or nearest.  [default: guided]"

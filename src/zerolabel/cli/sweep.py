@@ -29,6 +29,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="How runs are scored; see `zerolabel evaluate`.",
 )
+@click.option(
+    "--fit-split",
+    metavar="NAME",
+    help="Split on which the method is fitted, e.g. train.  [default: the one that is scored]",
+)
 @click.option("--space", help="Label space of the data set.  [default: its first]")
 @OUT
 @options(FIT, GEOMETRY, DATA)
@@ -37,6 +42,7 @@ def sweep(
     over: tuple[str, ...],
     seeds: int,
     protocol: str,
+    fit_split: str | None,
     space: str | None,
     out: Path,
     **asked: Any,
@@ -46,12 +52,17 @@ def sweep(
     Every combination is a run of its own below OUT, features are computed once for all of them,
     and a run that is done is not done again. OUT gets table.csv, table.json and chart.svg.
     """
+    from zerolabel.data.benchmarks import open_dataset
     from zerolabel.jobs.scoring.labelled import open_labelled
     from zerolabel.jobs.sweep import sweep as cells
 
     chosen = build_options(asked)
     name = open_labelled(data, chosen.split, space=space).name
-    experiment = cells(name, chosen, over=over, seeds=seeds, protocol=protocol, space=space)
+    if fit_split is not None:
+        open_dataset(data, split=fit_split)  # which says that there is none before any work is done
+    experiment = cells(
+        name, chosen, over=over, seeds=seeds, protocol=protocol, space=space, train=fit_split
+    )
     places = {name: data}
     _, code = run_cells(experiment, places, out, weights=chosen.weights, device=chosen.device)
     click.echo("\n".join(map(str, written_files(out))))

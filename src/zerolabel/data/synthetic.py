@@ -78,6 +78,46 @@ def directions(
     return x.astype(np.float32), truth
 
 
+def shared_directions(
+    images: int,
+    *,
+    patches: int = 64,
+    dim: int = 64,
+    count: int = 8,
+    cosine: float = 0.8,
+    seed: int = 0,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Plant the patch features of a data set in which every image shows 2, 3 or 4 of some things.
+
+    Args:
+        images: number of images; their numbers of things take turns.
+        patches: N, patches per image.
+        dim: channels D.
+        count: directions that all images share, at least 60 degrees apart.
+        cosine: least similarity of a patch to its own direction; the most is 1.
+        seed: fixes the draw.
+
+    Returns:
+        Unit vectors float32 (images, N, D) and their true directions int64 (images, N).
+    """
+    rng = np.random.default_rng(seed)
+    centres = np.zeros((0, dim))
+    while len(centres) < count:
+        new = rng.standard_normal(dim)
+        new /= np.linalg.norm(new)
+        if (centres @ new <= 0.5).all():
+            centres = np.concatenate([centres, new[None]])
+    truth = np.stack(
+        [rng.choice(rng.permutation(count)[: 2 + i % 3], patches) for i in range(images)]
+    )
+    own = centres[truth]  # (images, N, D)
+    other = rng.standard_normal(own.shape)
+    other -= (other * own).sum(-1, keepdims=True) * own
+    other /= np.linalg.norm(other, axis=-1, keepdims=True)
+    near = rng.uniform(cosine, 1, (*truth.shape, 1))
+    return (near * own + np.sqrt(1 - near**2) * other).astype(np.float32), truth
+
+
 def _styles(k: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Colour (3), grating direction (2, scaled by frequency) and contrast of each category."""
     hue = (np.arange(k) + rng.random()) / k

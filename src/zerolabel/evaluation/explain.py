@@ -60,7 +60,7 @@ def explain(
             continue
         held = counts[rules.geometry]
         kept = scored_classes(held, rules)
-        if rules.matching == "identity" and kept.shape[1] - 1 != len(kept):
+        if rules.matching == "identity" and not _named(kept, protocol, rule):
             continue
         source = sources[rules.geometry] if sources and rules.match_on == "train" else None
         try:
@@ -69,6 +69,13 @@ def explain(
             continue
         rows.append(Row(rule, value, len(kept), found, floor(kept, absent=rules.absent)))
     return rows
+
+
+def _named(kept: Counts, protocol: Protocol, rule: str) -> bool:
+    """Say whether category k can be class k after one rule of a protocol was changed."""
+    if protocol.matching == "identity":  # as it says; without the background ids are other classes
+        return rule != "background"
+    return bool(kept.shape[1] - 1 == len(kept))
 
 
 def _variants(

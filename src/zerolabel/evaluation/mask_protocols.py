@@ -69,6 +69,13 @@ MASKS = (
         crf="off",
     ),
     Protocol(
+        "classes",
+        "Every labelled pixel at the original size of the labels; category k is class k, nothing "
+        "is matched; for methods that name their categories: by neighbours with labels, by text, "
+        "or supervised.",
+        matching="identity",
+    ),
+    Protocol(
         "maskclip",
         "As MaskCLIP scores classes that are known by name: category k is class k, background not "
         "scored, original size, classes that are neither true nor predicted left out.",

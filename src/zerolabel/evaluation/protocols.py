@@ -65,7 +65,9 @@ def score(
     """
     kept = scored_classes(counts, protocol)
     C, K = len(kept), kept.shape[1] - 1
-    if protocol.matching == "identity" and K != C:
+    # Fewer are classes at the end that nothing was named after; without the background, whose place
+    # the next class takes, fewer may be categories of another list.
+    if protocol.matching == "identity" and (K > C or (K < C and protocol.first_class)):
         raise UsageError(
             f"Category k is class k in protocol {protocol.id}: expected {C} categories, one for "
             f"each class that is scored, found {K}. Use a protocol that matches clusters."

@@ -118,6 +118,7 @@ def fit(
     out: str | Path | None = None,
     *,
     options: Options | None = None,
+    shared: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Find the categories of a data set, and keep them as a model.
@@ -126,6 +127,7 @@ def fit(
         data: a folder of images at any depth, one image file, or a data set in a known layout.
         out: folder for `model.safetensors` and `model.json`; None keeps the model in memory.
         options: method, backbone and settings.
+        shared: folder for what other runs can use, see `Store`.
         progress: called with (work, items done, items in all).
 
     Returns:
@@ -136,13 +138,13 @@ def fit(
     """
     if out is None:  # finished work lies on disk all the same: memory must not grow with the images
         with TemporaryDirectory(prefix="zerolabel-") as folder:
-            return fit(data, folder, options=options, progress=progress)
+            return fit(data, folder, options=options, shared=shared, progress=progress)
     began = time.perf_counter()
     options = options or Options()
     check_place(data, out)
     samples, _ = open_samples(data, options.split, geometry=options.geometry)
     method = prepare(options, out)
-    store = Store(out, report=progress)
+    store = Store(out, shared=shared, report=progress)
     with store.lock():
         model = fit_in(store, samples, method, geometry=options.geometry)
         model.failures = _failures(method, samples, store)
@@ -187,7 +189,8 @@ def fit_in(
         method.fit(samples, store=store)
         learned = {LEARNED + name: value for name, value in backbone.state().items()}
         arrays = {name: value.numpy() for name, value in (method.arrays | learned).items()}
-        return Stage(arrays, {"curve": method.curve, "notes": method.notes})
+        info = {"curve": method.curve, "losses": method.losses, "notes": method.notes}
+        return Stage(arrays, info)
 
     try:
         done = store.stage("model", work)
@@ -200,6 +203,7 @@ def fit_in(
         backbone.restore(learned)
     method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
     method.curve = {int(k): float(score) for k, score in done.info["curve"].items()}
+    method.losses = {int(step): loss for step, loss in done.info["losses"].items()}
     method.notes = [*done.info["notes"], *_guess(method, len(samples))]
     return Model(method)
 

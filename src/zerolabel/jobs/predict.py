@@ -26,6 +26,7 @@ def predict(
     device: str = "auto",
     overlays: bool = True,
     report: bool = True,
+    shared: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Segment images with the categories of a model.
@@ -40,6 +41,7 @@ def predict(
         device: where the backbone runs.
         overlays: whether to draw overlays.
         report: whether to write the report.
+        shared: folder for what other runs can use, see `Store`.
         progress: called with (work, items done, items in all).
 
     Returns:
@@ -59,7 +61,7 @@ def predict(
         "backbone": fitted.method.backbone.name,
         **note(geometry),
     }
-    store = Store(out, report=progress)
+    store = Store(out, shared=shared, report=progress)
     with store.lock():
         claim(store, job, samples)
         return finish(

@@ -14,13 +14,14 @@ import torch
 from zerolabel.backbones import pick_device
 from zerolabel.data.pool import Pool, load_pool
 from zerolabel.errors import UsageError
-from zerolabel.jobs.pretraining.options import Options, settle, use_amp
+from zerolabel.jobs.pretraining.options import Options, settle
 from zerolabel.jobs.pretraining.record import Pretrained, Record
 from zerolabel.networks.vit import ViT
 from zerolabel.store import Progress, Store
 from zerolabel.training import distributed
 from zerolabel.training.config import Pretrain
 from zerolabel.training.loop import Trainer
+from zerolabel.training.precision import use_amp
 
 
 def pretrain(

@@ -26,6 +26,7 @@ def sweep(
     seeds: int,
     protocol: str,
     space: str | None = None,
+    train: str | None = None,
 ) -> Experiment:
     """Turn "k=27:63:4" and the like into cells; settings are checked when they are run.
 
@@ -37,6 +38,7 @@ def sweep(
         seeds: how many seeds each setting gets, from the one in the options up.
         protocol: how cells are scored.
         space: label space.
+        train: split on which the method is fitted; None for the one that is scored.
 
     Returns:
         The experiment, with a chart along the first name.
@@ -61,8 +63,9 @@ def sweep(
     if combinations > MOST:
         raise UsageError(f"The sweep has {combinations} runs; at most {MOST} are done in one go.")
     first = int(options.settings.get("seed") or 0)
+    start = Cell(data=data, train=train, space=space, protocol=protocol)
     cells = [
-        _cell(Cell(data=data, protocol=protocol, space=space, seed=seed), options, chosen)
+        _cell(dataclasses.replace(start, seed=seed), options, chosen)
         for chosen in (
             dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())
         )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from zerolabel.methods.base import Method
 
 METHODS = {
+    "acseg": "zerolabel.methods.acseg:Acseg",
     "datus": "zerolabel.methods.datus:Datus",
     "dino-attention": "zerolabel.methods.attention:DinoAttention",
     "kmeans": "zerolabel.methods.kmeans:KMeans",

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from zerolabel.backbones import Backbone, require
 from zerolabel.errors import UsageError
 from zerolabel.methods.regions import RegionConfig, RegionMethod
-from zerolabel.stages.discover import Encoded, needs
+from zerolabel.stages.describe import wants
+from zerolabel.stages.discover import Encoded, each, needs
+from zerolabel.stages.encode import Loaded
+from zerolabel.store import Store
 
 FEATURES = ("tokens", "keys")
 
@@ -62,10 +63,8 @@ class DinoAttention(RegionMethod):
         """See `RegionMethod.facts`."""
         return (self.config.features,)
 
-    def look(self, images: Tensor) -> Sequence[Encoded]:
+    def look(self, batch: Loaded, store: Store) -> Sequence[Encoded]:
         """Patch features and, for the mass threshold, CLS attention."""
         c = self.config
-        seen = self.backbone.encode(images, want={c.features} | needs(c))
-        features: Tensor = getattr(seen, c.features)  # (B, h, w, D)
-        maps = [None] * len(features) if seen.attention is None else seen.attention
-        return [Encoded(f, m) for f, m in zip(features, maps, strict=True)]
+        seen = self.backbone.encode(batch.images, want={c.features} | needs(c) | wants(c))
+        return each(seen, getattr(seen, c.features))

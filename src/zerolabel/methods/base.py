@@ -38,11 +38,36 @@ class Evidence:
         typical: float32 (K,), similarity of the image's most typical part to each category's
             centroid; -1 where the category does not occur.
         covered: bool (h, w), False where a protocol leaves patches without a category; or None.
+        parts: int64 (h, w), the region of every patch, 0..R-1 of this image; None where the method
+            knows no regions.
     """
 
     scores: Tensor
     typical: Tensor
     covered: Tensor | None = None
+    parts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a method sees in one image, before anything is categorised or refined.
+
+    Attributes:
+        tokens: float32 (h, w, D), what it compares patches by.
+        parts: int64 (h, w), the region of every patch, 0..R-1, local to the image; or, where the
+            method knows no regions, its category.
+        valid: bool (R,), False for regions too small to be described; None where parts are
+            categories.
+        concepts: float32 (C, D), what patches are compared with; None where there are none.
+        homes: int64 (C,), the region of most patches that are nearest to a concept, -1 where none
+            are: the concept is not used.
+    """
+
+    tokens: Tensor
+    parts: Tensor
+    valid: Tensor | None = None
+    concepts: Tensor | None = None
+    homes: Tensor | None = None
 
 
 class Method(ABC):
@@ -56,6 +81,7 @@ class Method(ABC):
         self.backbone = backbone
         self.notes: list[str] = []  # where the backbone forced another way than the paper's
         self.curve: dict[int, float] = {}  # score of every k tried, if k was chosen
+        self.losses: dict[int, float] = {}  # by step, if something was trained
         self.arrays: dict[str, Tensor] = {}  # what fit found; saved with the model
 
     @abstractmethod
@@ -85,10 +111,28 @@ class Method(ABC):
             Sample and evidence for all that could be read, and id -> reason for the others.
         """
 
+    @abstractmethod
+    def look_into(self, sample: Sample) -> Anatomy:
+        """Show what the method sees in one image, once fitted.
+
+        Args:
+            sample: not necessarily of the data set that was fitted.
+
+        Returns:
+            Its patches and what they became.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+
     @property
     def k(self) -> int:
         """Number of categories K, once fitted."""
         return len(self.arrays["centroids"])
+
+    def names(self) -> dict[int, str]:
+        """What the method itself can say of a category: id -> name, for some or none."""
+        return {}
 
 
 def configure(presets: Mapping[str, C], preset: str, changes: Mapping[str, Any]) -> C:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from zerolabel.backbones import Backbone, cache
-from zerolabel.data.transforms import load_batch
 from zerolabel.errors import DataError, UsageError
 from zerolabel.methods.base import BATCH
 from zerolabel.methods.regions import RegionConfig, RegionMethod
-from zerolabel.stages.discover import Encoded, needs
+from zerolabel.stages.describe import wants
+from zerolabel.stages.discover import Encoded, each, needs
+from zerolabel.stages.encode import Loaded, read
 from zerolabel.store import Stage, Store
 from zerolabel.types import Sample
 
@@ -87,18 +88,17 @@ class Datus(RegionMethod):
         mean = self.arrays["mean"].numpy().tobytes() if "mean" in self.arrays else b""
         return c.channel_order, c.features, c.centre, mean
 
-    def look(self, images: Tensor) -> list[Encoded]:
+    def look(self, batch: Loaded, store: Store) -> Sequence[Encoded]:
         """Stage A: the patch features the graph is built on."""
         c = self.config
-        images = images.flip(1) if c.channel_order == "bgr" else images
-        seen = self.backbone.encode(images, want={c.features} | needs(c))
+        images = batch.images.flip(1) if c.channel_order == "bgr" else batch.images
+        seen = self.backbone.encode(images, want={c.features} | needs(c) | wants(c))
         found: Tensor = getattr(seen, c.features)  # (B, h, w, D)
         if c.centre == "image":
             found = found - found.mean((1, 2), keepdim=True)
         elif "mean" in self.arrays:
             found = found - self.arrays["mean"].to(found)
-        maps = [None] * len(found) if seen.attention is None else seen.attention
-        return [Encoded(f, m) for f, m in zip(found, maps, strict=True)]
+        return each(seen, found)
 
     def _dataset_mean(self, samples: Sequence[Sample], store: Store) -> Tensor:
         """Mean patch feature over the data set, (D,), batch by batch as stages of the run."""
@@ -106,12 +106,12 @@ class Datus(RegionMethod):
         for _, batch in store.track("centre", samples, BATCH):
 
             def work(batch: Sequence[Sample] = batch) -> Stage:
-                images, _, failures = load_batch(batch, c.size)
-                if not len(images):
-                    return Stage(
-                        {"sum": np.zeros(self.backbone.dim), "count": np.zeros(1)}, failures
-                    )
-                patches = torch.cat([seen.features.flatten(0, 1) for seen in self.look(images)])
+                loaded = read(batch, c.size)
+                if not loaded.kept:
+                    nothing = {"sum": np.zeros(self.backbone.dim), "count": np.zeros(1)}
+                    return Stage(nothing, loaded.failures)
+                seen = self.look(loaded, store)
+                patches = torch.cat([image.features.flatten(0, 1) for image in seen])
                 total = patches.cpu().double().sum(0)
                 return Stage({"sum": total.numpy(), "count": np.array([len(patches)])})
 

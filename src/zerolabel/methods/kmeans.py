@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from zerolabel.errors import DataError
-from zerolabel.methods.base import BATCH, ENOUGH, Evidence, Method, sample_rows
+from zerolabel.errors import DataError, ImageError
+from zerolabel.methods.base import BATCH, ENOUGH, Anatomy, Evidence, Method, sample_rows
 from zerolabel.stages import encode
 from zerolabel.stages.categorise import Categorise, categorise
 from zerolabel.store import Store
@@ -78,3 +78,14 @@ class KMeans(Method):
         typical.scatter_reduce_(1, winners.flatten(1), cosine.flatten(1), "amax")
         pairs = zip(kept, scores, typical, strict=True)
         return [(sample, Evidence(s, t)) for sample, s, t in pairs], failures
+
+    def look_into(self, sample: Sample) -> Anatomy:
+        """See `Method.look_into`; there are no regions."""
+        store = Store()  # both steps below look at the same tokens
+        tokens, _, failures = encode.tokens(
+            self.backbone, [sample], size=self.config.size, store=store
+        )
+        if failures:
+            raise ImageError(failures[sample.id])
+        [(_, found)], _ = self.evidence([sample], store=store)
+        return Anatomy(tokens[0], found.scores.argmax(0))

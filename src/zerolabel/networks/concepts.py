@@ -5,6 +5,7 @@ Shapes: `B` images, `N` patches, `K` concepts, `D` channels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerolabel.errors import UsageError
+
+SHARP = 2.0  # slope of the first attention in the product of prototype and patch
+HEAD = 64  # channels of an attention head, as in the transformers that give the features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +26,9 @@ class ConceptConfig:
         dim: D, channels of patches and concepts.
         concepts: K, the most that an image can have.
         steps: updates of the prototypes.
-        heads: of both attentions; `dim` is a multiple of it.
-        hidden: channels inside the feed-forward network.
+        heads: of both attentions; `dim` is a multiple of it. 0 stands for one per 64 channels, or
+            as many as divide `dim`.
+        hidden: channels inside the feed-forward network; 0 stands for four times `dim`.
         norm_first: normalise before each part of a step instead of after it.
         share_steps: use the same weights in every step.
     """
@@ -31,12 +36,16 @@ class ConceptConfig:
     dim: int
     concepts: int = 5
     steps: int = 6
-    heads: int = 6
-    hidden: int = 1536
+    heads: int = 0
+    hidden: int = 0
     norm_first: bool = False
     share_steps: bool = False
 
     def __post_init__(self) -> None:
+        most = max(1, self.dim // HEAD)
+        heads = self.heads or next(n for n in range(most, 0, -1) if not self.dim % n)
+        object.__setattr__(self, "heads", heads)
+        object.__setattr__(self, "hidden", self.hidden or 4 * self.dim)
         if self.dim % self.heads:
             raise UsageError(
                 f"The channels are shared among the heads: expected a multiple of {self.heads}, "
@@ -125,8 +134,14 @@ class ConceptGenerator(nn.Module):
         self.steps = nn.ModuleList(Step(config) for _ in range(count))
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Adapt the prototypes to patches (B, N, D): concepts (B, K, D), not normalised."""
-        concepts = F.normalize(self.prototypes, dim=1).expand(len(patches), -1, -1)
+        """Adapt the prototypes to patches (B, N, D): concepts (B, K, D), not normalised.
+
+        Only the directions of patches count: like the prototypes, and like what leaves a layer
+        norm, they get the length sqrt(D), whatever the backbone.
+        """
+        length = math.sqrt(self.config.dim)
+        patches = F.normalize(patches, dim=2) * length
+        concepts = (F.normalize(self.prototypes, dim=1) * length).expand(len(patches), -1, -1)
         for i in range(self.config.steps):
             concepts = self.steps[i % len(self.steps)](concepts, patches)
         return concepts
@@ -134,6 +149,10 @@ class ConceptGenerator(nn.Module):
 
 def concept_generator(config: ConceptConfig, *, seed: int = 0) -> ConceptGenerator:
     """Build a generator with random weights: truncated normal of deviation 0.02, zero biases.
+
+    Queries and keys of the attention to patches start near a multiple of the identity, so that a
+    prototype looks first at patches like itself; where it looks everywhere at first, training needs
+    several times the steps (docs/methods/acseg.md).
 
     Args:
         config: the settings.
@@ -151,4 +170,8 @@ def concept_generator(config: ConceptConfig, *, seed: int = 0) -> ConceptGenerat
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
+        for module in made.modules():
+            if isinstance(module, Step):
+                module.cross.query.weight += math.sqrt(SHARP) * torch.eye(config.dim)
+                module.cross.key.weight += math.sqrt(SHARP) * torch.eye(config.dim)
     return made

@@ -45,9 +45,13 @@ class Attention(nn.Module):
         batch, length, dim = x.shape
         return x.reshape(batch, length, self.heads, dim // self.heads).transpose(1, 2)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend with queries (B, S, D) to keys and values (B, T, D): (B, S, D)."""
-        mixed = F.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v))
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Attend with queries (B, S, D) to keys and values (B, T, D): (B, S, D).
+
+        `mask`, bool (S, T), says which keys a query sees; every query sees at least one.
+        """
+        q, k, v = self.split(q), self.split(k), self.split(v)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 

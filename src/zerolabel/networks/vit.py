@@ -1,9 +1,8 @@
 """The vision transformer of DINO, DINOv2 and this project's own; it computes what is asked for.
 
-The last block is where features are read, so that is where work is saved: for keys only the key
-projection runs, for the CLS attention only one query, for the CLS token only its own row. No N x N
-matrix is ever held: the blocks use fused attention, the attention row of CLS is h x N.
-State-dict names are those of the original checkpoints.
+The last block is where features are read, so that is where work is saved, see `networks.reading`.
+No N x N matrix is ever held: the blocks use fused attention. State-dict names are those of the
+original checkpoints.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from zerolabel.errors import UsageError, unknown_name
+from zerolabel.networks.reading import OUTPUTS, read, within
 from zerolabel.networks.stem import ConvStem, PatchEmbed
-from zerolabel.networks.transformer import KEY, QUERY, VALUE, Block
+from zerolabel.networks.transformer import Block
 from zerolabel.ops.position import PosInterp, interpolate_positions
 from zerolabel.types import Features
 
-OUTPUTS = ("tokens", "keys", "cls", "attention")
 HEAD_DIM = 64  # in every published DINO and DINOv2 network
 
 
@@ -131,7 +130,7 @@ class ViT(nn.Module):
         Args:
             x: normalised images, float32 (B, 3, H, W), H and W at least one patch; what exceeds a
                 multiple of the patch is cut off at the bottom and the right.
-            want: names out of `OUTPUTS`.
+            want: names out of `networks.reading.OUTPUTS`.
 
         Returns:
             The features asked for; the others are None.
@@ -143,7 +142,8 @@ class ViT(nn.Module):
             if name not in OUTPUTS:
                 raise unknown_name("feature", name, OUTPUTS)
         z, grid = self.trunk(x)
-        return self._read(z, grid, want=frozenset(want))
+        block = cast(Block, self.blocks[-1])
+        return read(block, self.norm, z, grid=grid, want=frozenset(want))
 
     def forward_all(
         self, x: Tensor, *, masked: Tensor | None = None, mask_token: Tensor | None = None
@@ -187,30 +187,26 @@ class ViT(nn.Module):
             z = block(z)
         return z, grid
 
-    def _read(self, z: Tensor, grid: tuple[int, int], *, want: frozenset[str]) -> Features:
-        """Run as much of the last block as `want` needs on tokens z (B, T, D)."""
-        block = cast(Block, self.blocks[-1])
-        first = 1 + self.config.registers  # index of the first patch token
-        if want == {"keys"}:
-            k = block.attn.part(block.norm1(z[:, first:]), KEY)  # (B, h*w, D)
-            return Features(keys=k.reshape(len(z), *grid, -1))
+    def within(self, context: Tensor, masks: Tensor) -> Tensor:
+        """Compute the CLS token as if the last block showed it one region only, for every region.
 
-        rows = z if "tokens" in want else z[:, :1]  # whose queries are needed: all, or CLS
-        normed = block.norm1(z)
-        q = block.attn.part(normed[:, : rows.shape[1]], QUERY)
-        k = block.attn.part(normed, KEY)
-        tokens = keys = cls = attention = None
-        if "keys" in want:
-            keys = k[:, first:].reshape(len(z), *grid, -1)  # (B, h, w, D)
-        if "attention" in want:
-            row = block.attn.weights(q[:, :1], k)[:, :, 0, first:]  # (B, heads, h*w)
-            attention = row.reshape(*row.shape[:2], *grid)
-        if want & {"tokens", "cls"}:
-            v = block.attn.part(normed, VALUE)
-            out = self.norm(block.finish(rows, block.attn.mix(q, k, v)))
-            cls = out[:, 0] if "cls" in want else None
-            tokens = out[:, first:].reshape(len(z), *grid, -1) if "tokens" in want else None
-        return Features(tokens=tokens, keys=keys, cls=cls, attention=attention)
+        Args:
+            context: `Features.context` of one image, float32 (T, D).
+            masks: patches of every region, bool (R, h, w).
+
+        Returns:
+            After the last norm, float32 (R, D); registers are hidden, too.
+
+        Raises:
+            UsageError: masks of another grid than the image's.
+        """
+        cells = len(context) - 1 - self.config.registers
+        if masks.ndim != 3 or masks.shape[1] * masks.shape[2] != cells:
+            raise UsageError(
+                f"Expected masks (R, h, w) of {cells} patches, as the image has; found "
+                f"{tuple(masks.shape)}."
+            )
+        return within(cast(Block, self.blocks[-1]), self.norm, context, masks)
 
 
 def random_vit(config: VitConfig, *, seed: int) -> ViT:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from zerolabel.jobs.experiments.table import Row
 
 RECIPES = {
+    "acseg-voc": "zerolabel.recipes.acseg:voc",
+    "acseg-coco": "zerolabel.recipes.acseg:coco",
+    "acseg-voc-retrieval": "zerolabel.recipes.acseg:voc_retrieval",
+    "acseg-prototypes": "zerolabel.recipes.acseg:prototypes",
+    "acseg-classifiers": "zerolabel.recipes.acseg:classifiers",
+    "acseg-baselines": "zerolabel.recipes.acseg:baselines",
     "datus-suim": "zerolabel.recipes.datus:suim",
     "datus-suim-train": "zerolabel.recipes.datus:suim_train",
     "datus-suim-patches": "zerolabel.recipes.datus:suim_patches",

@@ -21,10 +21,13 @@ DATA = (  # data set, split, label space, its name in words
     ("cocostuff", "val", "coco27", "COCO-Stuff val"),
 )
 METHODS = {  # every method there is, and the backbones without a download that it can use
+    "acseg": ("filterbank", "embedded"),
     "kmeans": ("filterbank", "embedded"),
     "datus": ("filterbank", "embedded"),
     "dino-attention": ("embedded",),  # needs attention
 }
+# What a paper does on one data set only: ACSeg tells the background of VOC by attention.
+OWN = {("voc", "acseg", "embedded"): {"background": "attention"}}
 POSITIONS = (0.0, 0.5, 1.0)
 ONE, COLOUR = "one category", "k-means on colour"
 
@@ -56,6 +59,11 @@ def _cells() -> Iterator[Cell]:
             for b in backbones
             for clusters in (k, "auto")
         ]
+        rows += [
+            replace(start, method=m, preset="protocol", backbone=b, settings={"k": k, **extra})
+            for (where, m, b), extra in OWN.items()
+            if where == data
+        ]
         yield from (replace(row, seed=seed) for row in rows for seed in SEEDS)
 
 
@@ -86,7 +94,9 @@ def _floor(row: Row) -> bool:
 
 def _name(row: Row) -> str:
     if row.cell.method != COLOUR:
-        return row.cell.method if _floor(row) else f"`{row.cell.method}`"
+        extra = {name: value for name, value in row.cell.settings.items() if name != "k"}
+        words = "".join(f", `{name} = {value}`" for name, value in extra.items())
+        return row.cell.method if _floor(row) else f"`{row.cell.method}`{words}"
     weight = row.cell.settings["position"]
     return f"{COLOUR}, position at weight {weight:g}" if weight else COLOUR
 

@@ -23,12 +23,15 @@ from zerolabel.methods import METHODS, find
 from zerolabel.recipes.places import CLASSIFIED
 
 FEW = 24  # images of a split
+LEARN = 48  # images of a split on which a method is fitted before it is scored elsewhere
 SIDE = 224  # pixels at which the small version encodes
 SMALL = "small: not the published setting"
 DRY = "dry run: planted images, random weights"
 RANDOM = "random-vitt16"
+ITERATIONS = 300  # of what the small version trains
 TINY = (64, 64)  # pixels at which a rehearsal encodes: 16 patches
 PLANTED = 2  # images of a planted split
+STEPS = 2  # iterations of a rehearsal
 
 
 def small(experiment: Experiment) -> Experiment:
@@ -48,7 +51,8 @@ def small(experiment: Experiment) -> Experiment:
             cell,
             backbone=cell.backbone if here else SHIPPED,
             split=None if cell.data == CLASSIFIED else f"{cell.split or ''}:{FEW}",
-            settings=_sized(cell, (SIDE, SIDE)),
+            train=cell.train and f"{cell.train}:{LEARN}",
+            settings=_changed(cell, size=(SIDE, SIDE), iterations=ITERATIONS),
         )
 
     return _scaled(experiment, shrink, SMALL)
@@ -67,7 +71,7 @@ def rehearse(experiment: Experiment, root: Path) -> tuple[Experiment, dict[str, 
     splits: dict[str, set[str]] = {}
     for cell in experiment.cells:
         own = splits.setdefault(cell.data, set())
-        own |= {cell.split} if cell.split else set()
+        own |= {name for name in (cell.split, cell.train) if name}
         own |= set() if cell.method else {"train"}  # a probe learns from it
     places = {
         name: _classified(root / name)
@@ -77,7 +81,7 @@ def rehearse(experiment: Experiment, root: Path) -> tuple[Experiment, dict[str, 
     }
 
     def shrink(cell: Cell) -> Cell:
-        settings = _sized(cell, TINY)
+        settings = _changed(cell, size=TINY, iterations=STEPS)
         if cell.method and "k" in settings:
             settings["k"] = 1 if settings["k"] == 1 else 2
         return replace(cell, backbone=cell.backbone and RANDOM, settings=settings)
@@ -85,11 +89,12 @@ def rehearse(experiment: Experiment, root: Path) -> tuple[Experiment, dict[str, 
     return _scaled(experiment, shrink, DRY), places
 
 
-def _sized(cell: Cell, size: tuple[int, int]) -> dict[str, Any]:
-    """The settings of a cell that encodes at a size, where what it runs has one."""
+def _changed(cell: Cell, **changes: Any) -> dict[str, Any]:
+    """The settings of a cell with those changed that what it runs has; every judge has a size."""
     presets = find(cell.method).PRESETS if cell.method in METHODS else {}
-    sized = not cell.method or hasattr(presets.get(cell.preset), "size")
-    return {**cell.settings, "size": size} if sized else dict(cell.settings)
+    start = presets.get(cell.preset)
+    own = {name for name in changes if hasattr(start, name)} if cell.method else {"size"}
+    return {**cell.settings, **{name: changes[name] for name in sorted(own)}}
 
 
 def _scaled(experiment: Experiment, shrink: Callable[[Cell], Cell], note: str) -> Experiment:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +17,7 @@ from zerolabel.backbones import Backbone, require
 from zerolabel.errors import UsageError, unknown_name
 from zerolabel.ops.regions import boxes
 from zerolabel.ops.resize import resize
+from zerolabel.stages.discover import Encoded
 from zerolabel.types import RegionMap
 
 
@@ -24,9 +26,11 @@ class Describe:
     """Options of the verb.
 
     Attributes:
-        describe: "crop-cls" (CLS token of the cut-out region) or "pool" (mean patch feature).
-        fill: what replaces pixels outside the region: "black" (DatUS2's code), "mean" (zero after
-            normalisation) or "none" (they stay).
+        describe: "crop-cls" (CLS token of the cut-out region), "masked-cls" (the image's CLS token,
+            which in the last block sees that region only; no crop is encoded), "pool" (mean patch
+            feature) or "concept" (the concept that the region's patches are nearest to).
+        fill: what replaces the pixels of a crop outside the region: "black" (DatUS2's code), "mean"
+            (ImageNet's mean colour, which is zero after normalisation) or "none" (they stay).
         crop_fit: how a crop becomes square: "centercrop" (short side to `crop_resize`, then the
             middle; DatUS2's code), "pad" (whole crop on a square of the fill) or "stretch".
         crop_resize, crop_size: pixels before and after the centre crop.
@@ -39,6 +43,11 @@ class Describe:
     crop_resize: int = 256
     crop_size: int = 224
     crop_batch: int = 16
+
+
+def wants(options: Describe) -> frozenset[str]:
+    """Fields of `Features` that a description looks at beside the patch features."""
+    return frozenset({"context"} if options.describe == "masked-cls" else ())
 
 
 def pool(features: Tensor, regions: RegionMap) -> Tensor:
@@ -60,7 +69,7 @@ def pool(features: Tensor, regions: RegionMap) -> Tensor:
 def describe(
     images: Tensor,
     regions: Sequence[RegionMap],
-    pooled: Sequence[Tensor],
+    seen: Sequence[Encoded],
     backbone: Backbone,
     options: Describe,
 ) -> Tensor:
@@ -69,41 +78,88 @@ def describe(
     Args:
         images: uint8 (B, 3, H, W), the images whose patches were grouped.
         regions: one region map per image.
-        pooled: mean patch features of the regions of each image, float32 (R, D).
-        backbone: encodes crops.
+        seen: what the backbone saw in each image, with the fields that `wants` names.
+        backbone: the same.
         options: which function, and its settings.
 
     Returns:
         float32 (sum of valid regions over the batch, D), L2-normalised, in image order.
 
     Raises:
-        UsageError: an unknown name or setting, or a backbone that lacks what the function needs.
+        UsageError: an unknown name or setting, or a backbone or method that does not give what the
+            function needs.
     """
     if options.describe not in DESCRIBE:
         raise unknown_name("describe stage", options.describe, DESCRIBE)
     if min(options.crop_batch, options.crop_size) < 1:
         found = f"{options.crop_batch} and {options.crop_size}"
         raise UsageError(f"crop_batch and crop_size must be at least 1, got {found}.")
-    vectors = DESCRIBE[options.describe](images, regions, pooled, backbone, options)
+    vectors = DESCRIBE[options.describe](images, regions, seen, backbone, options)
     return F.normalize(vectors, dim=1)
 
 
 def by_pooling(
     images: Tensor,
     regions: Sequence[RegionMap],
-    pooled: Sequence[Tensor],
+    seen: Sequence[Encoded],
     backbone: Backbone,
     options: Describe,
 ) -> Tensor:
     """Mean patch feature of each valid region (masked pooling)."""
-    pairs = zip(pooled, regions, strict=True)
-    return torch.cat([vectors[torch.from_numpy(r.valid)].cpu() for vectors, r in pairs])
+    return torch.cat(
+        [
+            pool(image.features, r)[torch.from_numpy(r.valid)].cpu()
+            for image, r in zip(seen, regions, strict=True)
+        ]
+    )
+
+
+def by_concept(
+    images: Tensor,
+    regions: Sequence[RegionMap],
+    seen: Sequence[Encoded],
+    backbone: Backbone,
+    options: Describe,
+) -> Tensor:
+    """Concept that the patches of each valid region are nearest to (ACSeg)."""
+    found = []
+    for image, r in zip(seen, regions, strict=True):
+        count = 0 if image.concepts is None else len(image.concepts)
+        groups = torch.from_numpy(r.groups[r.valid]).long()
+        if image.concepts is None or not ((groups >= 0) & (groups < count)).all():
+            raise UsageError(
+                "To describe by concept, regions must come from concepts: use the method acseg "
+                "with --discover concepts, or choose another --describe."
+            )
+        found.append(image.concepts.cpu()[groups])
+    return torch.cat(found)
+
+
+def by_masked_cls(
+    images: Tensor,
+    regions: Sequence[RegionMap],
+    seen: Sequence[Encoded],
+    backbone: Backbone,
+    options: Describe,
+) -> Tensor:
+    """CLS token that in the last block attends to itself and one valid region."""
+    require(backbone, "context")
+    found = []
+    for image, r in zip(seen, regions, strict=True):
+        if image.context is None:
+            raise UsageError(
+                "To describe by masked-cls, the tokens that enter the last block are needed, and "
+                "the method did not ask its backbone for them. Choose another --describe."
+            )
+        masks = r.ids == np.flatnonzero(r.valid)[:, None, None]  # (R valid, h, w)
+        found.append(backbone.within(image.context, torch.from_numpy(masks)).cpu())
+    return torch.cat(found)
 
 
 def by_crop(
     images: Tensor,
     regions: Sequence[RegionMap],
-    pooled: Sequence[Tensor],
+    seen: Sequence[Encoded],
     backbone: Backbone,
     options: Describe,
 ) -> Tensor:
@@ -198,5 +254,10 @@ def _middle(crop: Tensor, side: int) -> Tensor:
 
 DESCRIBE: dict[
     str,
-    Callable[[Tensor, Sequence[RegionMap], Sequence[Tensor], Backbone, Describe], Tensor],
-] = {"crop-cls": by_crop, "pool": by_pooling}
+    Callable[[Tensor, Sequence[RegionMap], Sequence[Encoded], Backbone, Describe], Tensor],
+] = {
+    "crop-cls": by_crop,
+    "masked-cls": by_masked_cls,
+    "pool": by_pooling,
+    "concept": by_concept,
+}

@@ -1,21 +1,22 @@
-"""The verb encode: what a backbone learns from a data set, and its tokens, computed once per run.
+"""The verb encode: what a backbone learns from a data set, and its features, computed once per run.
 
 Shapes: `B` images, `h w` patch grid, `D` channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zerolabel.backbones import Backbone, cache
+from zerolabel.backbones import Backbone, cache, require
 from zerolabel.data.transforms import load_batch
-from zerolabel.errors import DataError, UsageError
+from zerolabel.errors import DataError
 from zerolabel.store import Stage, Store
-from zerolabel.types import Sample
+from zerolabel.types import Features, Sample
 
 
 def learn(
@@ -54,35 +55,81 @@ def learn(
     backbone.restore({name: torch.from_numpy(value) for name, value in done.arrays.items()})
 
 
-def tokens(
-    backbone: Backbone, samples: Sequence[Sample], *, size: tuple[int, int], store: Store
-) -> tuple[Tensor, list[Sample], dict[str, str]]:
-    """Encode a batch to patch tokens, or read them if this was done before.
+@dataclass(frozen=True)
+class Loaded:
+    """A batch of images in memory.
+
+    Attributes:
+        samples: the batch.
+        images: uint8 (B, 3, H, W), those that could be read.
+        kept: their samples.
+        failures: id -> reason for the others.
+    """
+
+    samples: Sequence[Sample]
+    images: Tensor
+    kept: list[Sample]
+    failures: dict[str, str]
+
+
+def read(samples: Sequence[Sample], size: tuple[int, int]) -> Loaded:
+    """Read a batch and squash it to a size (H, W)."""
+    return Loaded(samples, *load_batch(samples, size))
+
+
+def features(
+    backbone: Backbone,
+    batch: Sequence[Sample] | Loaded,
+    *,
+    want: Collection[str],
+    size: tuple[int, int],
+    store: Store,
+) -> tuple[Features, list[Sample], dict[str, str]]:
+    """Encode a batch, or read its features if this was done before.
 
     Args:
-        backbone: gives tokens.
-        samples: one batch.
+        backbone: gives them.
+        batch: samples, or their images at `size` where they are in memory anyway.
+        want: fields of `Features`.
         size: (H, W) in pixels.
         store: keeps them as float16, half a unit in the third digit.
 
     Returns:
-        float32 (B, h, w, D), the B samples that could be read, and id -> reason for the others.
+        The fields asked for, float32, on the CPU, of the B samples that could be read (none at all
+        if B is 0), these samples, and id -> reason for the others.
+
+    Raises:
+        UsageError: the backbone lacks one.
     """
+    require(backbone, *sorted(want))
+    samples = batch.samples if isinstance(batch, Loaded) else batch
 
     def work() -> Stage:
-        images, kept, failures = load_batch(samples, size)
-        ids = {sample.id for sample in kept}
+        loaded = batch if isinstance(batch, Loaded) else read(batch, size)
+        ids = {sample.id for sample in loaded.kept}
         ok = np.array([sample.id in ids for sample in samples])
-        if not kept:
-            return Stage({"ok": ok}, failures)
-        features = backbone.encode(images, want={"tokens"}).tokens
-        if features is None:
-            raise UsageError(f"{backbone.name} gave no tokens.")
+        if not loaded.kept:
+            return Stage({"ok": ok}, loaded.failures)
+        seen = backbone.encode(loaded.images, want=want)
         # In order in memory as from disk: sums over a strided array round otherwise.
-        tokens = features.half().contiguous().cpu().numpy()
-        return Stage({"tokens": tokens, "ok": ok}, failures)
+        found = {name: getattr(seen, name).half().contiguous().cpu().numpy() for name in want}
+        return Stage({**found, "ok": ok}, loaded.failures)
 
-    done = store.stage(cache.key("tokens", samples, backbone.digest, size), work)
+    kind = "-".join(sorted(want))
+    done = store.stage(cache.key(kind, samples, backbone.digest, size), work)
     kept = [sample for sample, ok in zip(samples, done.arrays["ok"], strict=True) if ok]
-    found = done.arrays.get("tokens", np.empty((0, 1, 1, backbone.dim), np.float16))
-    return torch.from_numpy(found).float(), kept, done.info
+    fields = {name: torch.from_numpy(done.arrays[name]).float() for name in want if kept}
+    return Features(**fields), kept, done.info
+
+
+def tokens(
+    backbone: Backbone, samples: Sequence[Sample], *, size: tuple[int, int], store: Store
+) -> tuple[Tensor, list[Sample], dict[str, str]]:
+    """Encode a batch to patch tokens, see `features`.
+
+    Returns:
+        float32 (B, h, w, D), the B samples that could be read, and id -> reason for the others.
+    """
+    found, kept, failures = features(backbone, samples, want={"tokens"}, size=size, store=store)
+    empty = torch.empty(0, 1, 1, backbone.dim)
+    return empty if found.tokens is None else found.tokens, kept, failures

@@ -11,18 +11,17 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from zerolabel.backbones import Backbone, cache
-from zerolabel.data.transforms import load_batch
-from zerolabel.ops.cluster import assign
 from zerolabel.stages.describe import Describe, describe, pool
-from zerolabel.stages.discover import Discover, Encoded, discover
+from zerolabel.stages.discover import Discover, Encoded, discover, likeness
+from zerolabel.stages.encode import Loaded, read
 from zerolabel.store import Arrays, Stage, Store
 from zerolabel.types import RegionMap, Sample
 
-Look = Callable[[Tensor], Sequence[Encoded]]  # images uint8 (B, 3, H, W) -> what is seen in each
+Look = Callable[[Loaded], Sequence[Encoded]]  # B images -> what is seen in each
+Score = Callable[[Encoded, RegionMap], Tensor]  # how much each region is foreground, float32 (R,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +44,17 @@ class Segments:
         valid: bool (R,), False for noise.
         pooled: float32 (R, D), mean patch feature.
         vectors: float32 (R valid, D), L2-normalised descriptions.
+        scores: float32 (R,), how much each is foreground; 0 where nobody asked.
+        maps: float32 (R, h, w), how much each patch is like each region; one-hot where nothing
+            softer is known.
     """
 
     ids: Tensor
     valid: Tensor
     pooled: Tensor
     vectors: Tensor
+    scores: Tensor
+    maps: Tensor
 
 
 def segment(
@@ -59,6 +63,7 @@ def segment(
     *,
     backbone: Backbone,
     options: Segment,
+    score: Score | None = None,
     facts: Sequence[object] = (),
     store: Store,
 ) -> tuple[list[tuple[Sample, Segments]], dict[str, str]]:
@@ -69,6 +74,7 @@ def segment(
         look: encodes images for discovery.
         backbone: describes regions.
         options: of both verbs.
+        score: says how much a region is foreground, or None.
         facts: everything else that the result depends on, apart from the backbone's digest.
         store: keeps the result.
 
@@ -77,16 +83,15 @@ def segment(
     """
 
     def work() -> Stage:
-        images, kept, failures = load_batch(samples, options.size)
-        ids = {sample.id for sample in kept}
+        loaded = read(samples, options.size)
+        ids = {sample.id for sample in loaded.kept}
         ok = np.array([sample.id in ids for sample in samples])
-        if not kept:
-            return Stage({"ok": ok, **NOTHING}, failures)
-        seen = look(images)
+        if not loaded.kept:
+            return Stage({"ok": ok, **NOTHING}, loaded.failures)
+        seen = look(loaded)
         regions = [discover(image, options) for image in seen]
-        pooled = [pool(image.features, r) for image, r in zip(seen, regions, strict=True)]
-        vectors = describe(images, regions, pooled, backbone, options)
-        return Stage(_pack(ok, regions, pooled, vectors), failures)
+        vectors = describe(loaded.images, regions, seen, backbone, options)
+        return Stage({"ok": ok, **_pack(seen, regions, vectors, score)}, loaded.failures)
 
     own = {name: getattr(options, name) for name in OPTIONS}
     done = store.stage(cache.key("segments", samples, backbone.digest, own, *facts), work)
@@ -94,44 +99,51 @@ def segment(
     return list(zip(kept, _unpack(done.arrays), strict=True)), done.info
 
 
-def patch_sums(found: Segments, centroids: Tensor) -> Tensor:
+def patch_sums(found: Segments, labels: Tensor, count: int) -> Tensor:
     """Add up the unit patch features of an image's segments by category.
 
     Args:
         found: the segments.
-        centroids: float32 (K, D').
+        labels: int64 (R valid,), category of each described segment.
+        count: number of categories K.
 
     Returns:
         float32 (K, D).
     """
-    labels, _ = assign(found.vectors, centroids)
     pooled = F.normalize(found.pooled[found.valid], dim=1)
-    return torch.zeros(len(centroids), pooled.shape[1]).index_add_(0, labels, pooled)
+    return torch.zeros(count, pooled.shape[1]).index_add_(0, labels, pooled)
 
 
-def paint(found: Segments, centroids: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Paint the category of every segment on its patches; noise takes the nearest in features.
+def paint(
+    found: Segments, labels: Tensor, closeness: Tensor, patches: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give every patch the category of the segment it is most like; noise takes the nearest.
 
     Args:
         found: the segments of one image.
-        centroids: float32 (K, D'), of descriptions.
+        labels: int64 (R valid,), category of each described segment.
+        closeness: float32 (R valid,), cosine of the segment to what stands for its category.
         patches: float32 (K, D), mean patch feature of every category's segments.
 
     Returns:
-        Scores float32 (K, h, w), 1 for the category of a patch and 0 for the others, and float32
-        (K,), similarity of the image's most typical segment to each centroid, -1 for none.
+        Scores float32 (K, h, w), the likeness of a patch to the segment of each category that it is
+        most like, -1 for categories that the image lacks; and float32 (K,), closeness of the
+        image's most typical segment of each category, -1 for none.
     """
-    K = len(centroids)
-    labels, _ = assign(found.vectors, centroids)
-    best = F.cosine_similarity(found.vectors, centroids[labels])  # (R valid,)
+    K = len(patches)
     categories = torch.zeros(len(found.valid), dtype=torch.int64)
     categories[found.valid] = labels
     noise = F.normalize(found.pooled[~found.valid], dim=1)
     categories[~found.valid] = (noise @ F.normalize(patches, dim=1).T).argmax(1)
-    typical = torch.full((K,), -1.0).scatter_reduce(0, labels, best, "amax")
-    return F.one_hot(categories[found.ids], K).permute(2, 0, 1).float(), typical
+    typical = torch.full((K,), -1.0).scatter_reduce(0, labels, closeness, "amax")
+    rows = categories[:, None, None].expand_as(found.maps)
+    scores = torch.full((K, *found.maps.shape[1:]), -1.0).scatter_reduce(
+        0, rows, found.maps, "amax"
+    )
+    return scores, typical
 
 
+TIE = 1e-6  # less than any step of half precision from 0.002 on
 OPTIONS = tuple(field.name for field in fields(Segment))
 
 NOTHING: Arrays = {  # the segments of a batch of which no image could be read
@@ -141,29 +153,51 @@ NOTHING: Arrays = {  # the segments of a batch of which no image could be read
     "described": np.zeros(0, np.int64),
     "pooled": np.zeros((0, 1), np.float32),
     "vectors": np.zeros((0, 1), np.float32),
+    "scores": np.zeros(0, np.float32),
+    "soft": np.zeros(0, bool),
+    "maps": np.zeros((0, 1, 1), np.float16),
 }
 
 
 def _pack(
-    ok: NDArray[np.bool_], regions: list[RegionMap], pooled: list[Tensor], vectors: Tensor
+    seen: Sequence[Encoded], regions: Sequence[RegionMap], vectors: Tensor, score: Score | None
 ) -> Arrays:
-    """Lay the results of a batch end to end."""
+    """Lay the results of a batch end to end; maps only where they say more than the ids."""
+    pairs = list(zip(seen, regions, strict=True))
+    maps = [likeness(image, r) for image, r in pairs]
+    soft = [found.half().numpy() for found in maps if found is not None]
+    h, w = regions[0].ids.shape
+    scores = [torch.zeros(r.count) if score is None else score(image, r) for image, r in pairs]
     return {
-        "ok": ok,
         "ids": np.stack([r.ids for r in regions]).astype(np.int16),
         "valid": np.concatenate([r.valid for r in regions]),
         "regions": np.array([r.count for r in regions]),
         "described": np.array([r.valid.sum() for r in regions]),
-        "pooled": torch.cat(pooled).cpu().numpy(),
+        "pooled": torch.cat([pool(image.features, r) for image, r in pairs]).cpu().numpy(),
         "vectors": vectors.cpu().numpy(),
+        "scores": torch.cat(scores).numpy(),
+        "soft": np.array([found is not None for found in maps]),
+        "maps": np.concatenate([*soft, np.zeros((0, h, w), np.float16)]),
     }
 
 
 def _unpack(found: Arrays) -> Iterable[Segments]:
     """Cut what was laid end to end back into images."""
     ids = torch.from_numpy(found["ids"]).long()
+    counts = {name: found[name].tolist() for name in ("regions", "described")}
     rows = [
-        torch.split(torch.from_numpy(found[name]), found[count].tolist())
-        for name, count in (("valid", "regions"), ("pooled", "regions"), ("vectors", "described"))
+        torch.split(torch.from_numpy(found[name]), counts[count])
+        for name, count in (
+            ("valid", "regions"),
+            ("pooled", "regions"),
+            ("vectors", "described"),
+            ("scores", "regions"),
+        )
     ]
-    return map(Segments, ids, *rows)
+    soft = found["soft"]
+    given = iter(torch.split(torch.from_numpy(found["maps"]), found["regions"][soft].tolist()))
+    for i, (valid, pooled, vectors, scores) in enumerate(zip(*rows, strict=True)):
+        maps = F.one_hot(ids[i], counts["regions"][i]).permute(2, 0, 1).float()
+        if soft[i]:  # half precision has ties, which the region that a patch is in wins
+            maps = next(given).float() + TIE * maps
+        yield Segments(ids[i], valid, pooled, vectors, scores, maps)

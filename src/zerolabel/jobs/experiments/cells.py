@@ -2,7 +2,8 @@
 
 A cell is a data set, a method with its settings, and a protocol. Its run directory is named after
 all that decides it, its result is kept in `cells/`, and what is there is not done again: a killed
-experiment goes on. Recipes and sweeps are nothing but lists of cells.
+experiment goes on. Where a method is fitted on one split and scored on others, its fit has a folder
+of its own. Recipes and sweeps are nothing but lists of cells.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Cell:
 
     Attributes:
         data: name of the data set; the caller says where it lies.
-        split: of the data set; None for its default.
+        split: of the data set, which is scored; None for its default.
+        train: split on which the method is fitted; None for the one that is scored.
         space: label space; None for the data set's default.
         geometry: through which the method looks at images, a key of GEOMETRIES.
         method: a key of METHODS or of the experiment's makers; empty where the protocol judges a
@@ -59,6 +61,7 @@ class Cell:
 
     data: str
     split: str | None = None
+    train: str | None = None
     space: str | None = None
     geometry: str = FULL
     method: str = ""
@@ -70,8 +73,9 @@ class Cell:
     quote: Quote | None = None
 
     def facts(self, *without: str) -> dict[str, Any]:
-        """All that decides it, by name."""
-        return {k: v for k, v in asdict(self).items() if k not in ("quote", *without)}
+        """All that decides it, by name; a split to fit on only where there is one."""
+        left = ("quote", *without) if self.train is not None else ("quote", "train", *without)
+        return {k: v for k, v in asdict(self).items() if k not in left}
 
     @property
     def name(self) -> str:
@@ -82,6 +86,11 @@ class Cell:
     def run(self) -> str:
         """Name of the run directory; cells that differ only in how they are scored share it."""
         return _name(self.facts("space", "protocol")) if self.method else self.name
+
+    @property
+    def fit(self) -> str:
+        """Name of the model; cells that differ only in what is predicted and scored share it."""
+        return _name(self.facts("split", "space", "protocol"))
 
     @property
     def row(self) -> str:
@@ -131,6 +140,7 @@ def _name(facts: Mapping[str, Any]) -> str:
     """Name a file: what can be read of the facts, and a hash of all of them."""
     text = json.dumps(facts, sort_keys=True)
     words = [str(facts[key]) for key in READABLE if facts.get(key)]
+    words += [f"from-{facts['train']}"] if "train" in facts else []
     words += [f"{key}{value}" for key, value in facts["settings"].items()]
     words += [f"seed{facts['seed']}"] if "seed" in facts else []
     readable = re.sub(r"[^\w.]+", "-", "-".join(words))[:LONGEST]

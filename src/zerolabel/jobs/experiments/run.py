@@ -21,7 +21,8 @@ from zerolabel.errors import (
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.jobs.evaluate import evaluate
 from zerolabel.jobs.experiments.cells import Cell, Experiment, Maker, Outcome
-from zerolabel.jobs.fit import Options
+from zerolabel.jobs.fit import Options, fit
+from zerolabel.jobs.predict import predict
 from zerolabel.jobs.run.settings import build
 from zerolabel.jobs.scoring.judges import job_of
 from zerolabel.jobs.segment import segment
@@ -44,7 +45,7 @@ def run(
     Args:
         experiment: what to run.
         places: root of every data set that is here, by the name that cells give it.
-        out: takes `runs/`, `cells/` and `features/`, made if missing.
+        out: takes `runs/`, `cells/`, `models/` and `features/`, made if missing.
         weights: weights file of the backbones that need one.
         device: "auto", "cpu", "cuda" or "mps".
         progress: called with (work, items done, items in all).
@@ -102,6 +103,7 @@ def check(experiment: Experiment, *, weights: str | None, device: str) -> None:
                 f"Protocol {cell.protocol} judges {judges}, and {cell.method or 'no method'} was "
                 "given. Give a method for masks and regions, and none for what a backbone computes."
             )
+        _check_train(cell, fitted=bool(cell.method) and cell.method not in experiment.makers)
         if not cell.method or cell.method in experiment.makers:
             continue
         kind = find(cell.method)
@@ -112,6 +114,14 @@ def check(experiment: Experiment, *, weights: str | None, device: str) -> None:
             configure(kind.PRESETS, cell.preset, cell.settings)
         else:
             build(cell.method, backbone, preset=cell.preset, settings=cell.settings)
+
+
+def _check_train(cell: Cell, *, fitted: bool) -> None:
+    if cell.train is not None and not fitted:
+        raise UsageError(
+            f"{cell.method or cell.protocol} is not fitted, and the split {cell.train} was given "
+            "to fit on. Leave it out."
+        )
 
 
 def _load(name: str, weights: str | None, device: str) -> Backbone | None:
@@ -152,30 +162,60 @@ class _Job:
         cell = self.cell
         if cell.method in makers:
             makers[cell.method](cell, self.root, folder)
-        else:
-            options = Options(
-                method=cell.method,
-                preset=cell.preset,
-                backbone=cell.backbone,
-                weights=self.weights,
-                device=self.device,
-                split=cell.split,
-                geometry=cell.geometry,
-                settings={**cell.settings, "seed": cell.seed},
-            )
+        elif cell.train is None:
             segment(
                 self.root,
                 folder,
-                options=options,
+                options=self._options(cell.split),
                 overlays=False,
                 report=False,
                 shared=self.out / "features",
                 progress=self.report,
             )
+        else:
+            self._predict(cell.train, folder)
         given: dict[str, Any] = {"split": cell.split, "progress": self.report}
         if PROTOCOLS[cell.protocol].judges == "regions":
             return job_of(cell.protocol)([folder], self.root, **given)
         return evaluate(folder, self.root, protocol=cell.protocol, space=cell.space, **given)
+
+    def _predict(self, train: str, folder: Path) -> None:
+        """Fit on one split, unless another cell has, and segment the one that is scored."""
+        cell, model, shared = self.cell, self.out / "models" / self.cell.fit, self.out / "features"
+        fit(
+            self.root,
+            model,
+            options=self._options(train),
+            shared=shared,
+            progress=self.report,
+        )
+        predict(
+            model,
+            self.root,
+            folder,
+            split=cell.split,
+            geometry=cell.geometry,
+            weights=self.weights,
+            device=self.device,
+            overlays=False,
+            report=False,
+            shared=shared,
+            progress=self.report,
+        )
+
+    def _options(self, split: str | None) -> Options:
+        """What the cell asks of a job on a split."""
+        cell = self.cell
+        return Options(
+            method=cell.method,
+            preset=cell.preset,
+            backbone=cell.backbone,
+            weights=self.weights,
+            device=self.device,
+            split=split,
+            geometry=cell.geometry,
+            settings={**cell.settings, "seed": cell.seed},
+        )
 
     def _judge(self, folder: Path) -> dict[str, Any]:
         """Score a backbone."""

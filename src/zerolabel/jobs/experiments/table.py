@@ -25,6 +25,7 @@ MEASURES = {  # as `evaluation/published.csv` calls them -> where an evaluation 
 }
 BITS = ("vi",)  # all others are shares of 1, shown in percent
 TITLES = {
+    "fitted_on": "fitted on",
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
     "mf1": "mF1",
@@ -73,6 +74,7 @@ def _row(
     what = first.get("space") or first.get("dataset", cell.data)
     facts = {
         "data": " ".join(filter(None, (what, first.get("split"), f"({first['images']})"))),
+        "fitted_on": cell.train or "-",
         "method": cell.method or "-",
         "preset": cell.preset if cell.method in METHODS else "-",
         "backbone": cell.backbone or "-",
@@ -164,8 +166,8 @@ def layout(experiment: Experiment, rows: Sequence[Row]) -> tuple[str, list[str],
     """
     shared = {c: v for c, v in rows[0].facts.items() if all(row.facts[c] == v for row in rows)}
     own = [c for c in rows[0].facts if c not in shared] or ["data"]
-    words = ", ".join(f"{c} {value}" for c, value in shared.items() if value != "-")
-    header = [*own, *(TITLES.get(name, name) for name in experiment.metrics)]
+    words = ", ".join(f"{TITLES.get(c, c)} {v}" for c, v in shared.items() if v != "-")
+    header = [TITLES.get(name, name) for name in (*own, *experiment.metrics)]
     lines = [
         [*(row.facts[c] for c in own), *(written(row.scores.get(m)) for m in experiment.metrics)]
         for row in rows

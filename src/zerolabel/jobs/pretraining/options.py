@@ -125,13 +125,3 @@ def _start_from(init: str, config: Pretrain, asked: set[str]) -> tuple[Pretrain,
                 f"Leave --{name.replace('_', '-')} out, or start from other weights."
             )
     return replace(config, **found), loaded.net
-
-
-def use_amp(asked: str, device: torch.device) -> bool:
-    """Decide on bfloat16: on GPUs, and on processors that multiply it faster than float32."""
-    if asked != "auto":
-        return asked == "on"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cpu" and bool(fast())

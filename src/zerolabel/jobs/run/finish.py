@@ -8,14 +8,14 @@ from pathlib import Path
 
 from zerolabel.errors import DataError, ZerolabelError
 from zerolabel.jobs.run.cost import account, in_words
+from zerolabel.jobs.run.exhibits import exhibits
 from zerolabel.jobs.run.model import Model
 from zerolabel.jobs.run.render import Rendered, render, summarise, write_categories, write_failures
 from zerolabel.outputs.masks import read_mask
-from zerolabel.outputs.plots import line_chart
 from zerolabel.outputs.report import ReportImage, Tile, write_report
 from zerolabel.outputs.sheets import region_tile
 from zerolabel.store import Store, write_json
-from zerolabel.types import Category, Exhibit, Image, Sample
+from zerolabel.types import Category, Image, Sample
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,19 @@ def finish(
     page = None
     if report:
         run = account(store, model, images=images, failed=len(failures), began=began)
-        page = _report(model, rendered, store, in_words(run, model, words=words))
+        page = _report(model, samples, rendered, store, in_words(run, model, words=words))
     run = account(store, model, images=images, failed=len(failures), began=began)
     write_json(root / "run.json", run | {"data": words})
     return Run(root, words, model.categories, images, failures, model.method.notes, page)
 
 
-def _report(model: Model, rendered: Rendered, store: Store, facts: dict[str, str]) -> Path:
+def _report(
+    model: Model,
+    samples: Sequence[Sample],
+    rendered: Rendered,
+    store: Store,
+    facts: dict[str, str],
+) -> Path:
     drawn: Sequence[str | None] = rendered.overlays or [None] * len(rendered.samples)
     total = len(rendered.samples)
 
@@ -113,7 +119,7 @@ def _report(model: Model, rendered: Rendered, store: Store, facts: dict[str, str
         categories=model.categories,
         images=images,
         sheets=_sheets(store.directory, model.categories, rendered),
-        exhibits=_exhibits(model),
+        exhibits=exhibits(model, samples, rendered, store=store),
         failures=[{"id": k, "reason": why} for k, why in sorted(rendered.failures.items())],
         facts=facts,
     )
@@ -145,24 +151,3 @@ def _sheets(
         ]
         for category in categories
     }
-
-
-def _exhibits(model: Model) -> list[Exhibit]:
-    """How the number of categories was chosen, if it was."""
-    curve = model.method.curve
-    if len(curve) < 2:
-        return []
-    chart = line_chart(
-        list(curve),
-        list(curve.values()),
-        mark=model.method.k,
-        title="Quality of every number of categories that was tried",
-        x_label="categories k",
-        y_label="silhouette",
-    )
-    caption = (
-        f"k = {model.method.k} has the highest silhouette, averaged over clusters: how much nearer "
-        "a vector is to its own category than to the next. A flat curve means that no number "
-        "stands out; --k sets another."
-    )
-    return [Exhibit("svg", "How many categories", {"svg": chart}, caption)]

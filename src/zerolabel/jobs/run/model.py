@@ -7,7 +7,7 @@ different fits, left by an interruption, is noticed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, overload
 
@@ -44,7 +44,7 @@ class Model:
 
     def __init__(self, method: Method, categories: tuple[Category, ...] | None = None) -> None:
         self.method = method
-        self.categories = categories or new_categories(method.k)
+        self.categories = categories or new_categories(method.k, method.names())
         self.failures: dict[str, str] = {}
 
     @overload
@@ -175,10 +175,10 @@ def load(folder: str | Path, *, weights: str | Path | None = None, device: str =
     return Model(method, tuple(_category(entry) for entry in facts["categories"]))
 
 
-def new_categories(k: int) -> tuple[Category, ...]:
-    """Categories without names or statistics yet, in the project's colours."""
-    colours = palette(k).tolist()
-    return tuple(Category(i, f"category {i}", tuple(colours[i])) for i in range(k))
+def new_categories(k: int, names: Mapping[int, str] | None = None) -> tuple[Category, ...]:
+    """Categories without statistics yet, in the project's colours; unnamed ones have numbers."""
+    colours, known = palette(k).tolist(), names or {}
+    return tuple(Category(i, known.get(i, f"category {i}"), tuple(colours[i])) for i in range(k))
 
 
 def _category(entry: dict[str, Any]) -> Category:

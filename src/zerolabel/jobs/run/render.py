@@ -37,6 +37,7 @@ class Rendered:
         counts: int64 (n, K), pixels of each category.
         areas: int64 (n,), all pixels, also those without a category.
         typical: float32 (n, K), see `Evidence.typical`.
+        parts: int64 (n,), regions found in each image; 0 where the method knows none.
         failures: id -> reason for the images that could not be read.
     """
 
@@ -46,6 +47,7 @@ class Rendered:
     counts: NDArray[np.int64]
     areas: NDArray[np.int64]
     typical: NDArray[np.float32]
+    parts: NDArray[np.int64]
     failures: dict[str, str]
 
     def shares(self, image: int) -> dict[int, float]:
@@ -130,7 +132,7 @@ def _batch(
     colours = np.array([category.colour for category in model.categories], np.uint8)
     K = len(colours)
     ids: list[str] = []
-    counts, areas, typical = [], [], []
+    counts, areas, typical, parts = [], [], [], []
     for sample, evidence in found:
         try:
             image = sample.load()
@@ -146,11 +148,13 @@ def _batch(
         counts.append(np.bincount(labels.ravel(), minlength=K)[:K])
         areas.append(labels.size)
         typical.append(evidence.typical.numpy())
+        parts.append(0 if evidence.parts is None else int(evidence.parts.max()) + 1)
         step(min(len(ids), len(batch) - 1))  # the last one is done when the batch is
     arrays: Arrays = {
         "counts": np.array(counts, np.int64).reshape(-1, K),
         "areas": np.array(areas, np.int64),
         "typical": np.array(typical, np.float32).reshape(-1, K),
+        "parts": np.array(parts, np.int64),
     }
     return Stage(arrays, {"ids": ids, "failures": failures})
 
@@ -184,6 +188,6 @@ def _join(
         failures=failures,
         **{
             name: np.concatenate([part.arrays[name] for part in parts])
-            for name in ("counts", "areas", "typical")
+            for name in ("counts", "areas", "typical", "parts")
         },
     )

@@ -24,6 +24,8 @@ VERBS: dict[str, Mapping[str, Any]] = {
     "refine": REFINE,
 }
 MOST_SEED = 2**32 - 1
+# 0 stands for none, the first, or what follows from other settings
+FROM_ZERO = ("components", "heads", "attention_heads", "hidden", "decay")
 GRAPH = 1 << 14  # most patches where a graph is built: it has their square in entries
 GRID = 1 << 18  # most patches elsewhere
 
@@ -98,10 +100,11 @@ def _check(name: str, value: Any) -> None:
         if not 0 <= value <= MOST_SEED:
             raise UsageError(f"seed must be in 0..{MOST_SEED}, got {value}.")
     elif isinstance(value, float):
-        if not (value > 0 and math.isfinite(value)):
-            raise UsageError(f"{name} must be above 0, got {value:g}.")
+        if not (value > 0 or (value == 0 and name in FROM_ZERO)) or not math.isfinite(value):
+            words = "0 or more" if name in FROM_ZERO else "above 0"
+            raise UsageError(f"{name} must be {words}, got {value:g}.")
     elif isinstance(value, int) and not isinstance(value, bool):
-        least = 0 if name in ("components", "heads") else 1  # no reduction; the first head
+        least = 0 if name in FROM_ZERO else 1
         if value < least:
             raise UsageError(f"{name} must be {least} or more, got {value}.")
 

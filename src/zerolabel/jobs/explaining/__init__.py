@@ -1,0 +1,1 @@
+"""The parts of looking into one image."""

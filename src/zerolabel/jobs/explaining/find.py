@@ -1,0 +1,72 @@
+"""The image that is to be looked into: a file, or one of a data set by its id."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from zerolabel.data.geometry import FULL
+from zerolabel.errors import StoreError, UsageError
+from zerolabel.jobs.fit import open_samples
+from zerolabel.jobs.scoring.facts import read_facts
+from zerolabel.store import read_json
+from zerolabel.types import Sample
+
+NEAR = 3  # names in a message
+
+
+def find_image(run: Path, image: str, *, data: str | Path | None, split: str | None) -> Sample:
+    """Find an image, and look at it through the geometry of a run.
+
+    Args:
+        run: a run directory.
+        image: a file; or, with `data`, an id in it.
+        data: a folder or data set, or None.
+        split: of a data set, or None.
+
+    Returns:
+        The image as a sample.
+
+    Raises:
+        UsageError: there is no such image; near ids are named.
+        DataError: `data` holds none.
+    """
+    geometry = (read_facts(run) or {}).get("geometry", FULL)
+    if data is not None:
+        samples, _ = open_samples(data, split, geometry=geometry)
+        by_id = {sample.id: sample for sample in samples}
+        if image in by_id:
+            return by_id[image]
+        raise UsageError(f"{data} has no image {image!r}.{_near(image, by_id)}")
+    if os.path.isdir(image):
+        raise UsageError(f"{image} is a folder. Give one photo.")
+    if os.path.exists(image):
+        [sample] = open_samples(image, split, geometry=geometry)[0]
+        return sample
+    known = _listed(run)
+    if image in known:
+        raise UsageError(
+            f"{image} is an image of {run}, but a run does not keep its photos: give the file "
+            "itself, or --data with the folder it is in."
+        )
+    raise UsageError(
+        f"{image} is neither a file nor an image of {run}.{_near(image, known)} Give a photo, or "
+        "the id of an image and --data with the folder it is in."
+    )
+
+
+def _listed(run: Path) -> Collection[str]:
+    """The ids of a run's images, if it still has the list."""
+    try:
+        listing = read_json(run / "cache" / "data.json")
+    except StoreError:
+        return ()
+    return listing if isinstance(listing, dict) else ()
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    """Name the ids that are spelt like it; there may be thousands of others."""
+    near = difflib.get_close_matches(name, known, n=NEAR, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
