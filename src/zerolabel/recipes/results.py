@@ -36,8 +36,8 @@ def results() -> Experiment:
     """Every method on the data sets at hand, without a download, beside floors.
 
     Command: `make results`, or `zerolabel reproduce results DATA --page docs/results.md`, DATA
-    holding CamVid, PASCAL VOC 2012, SUIM and COCO-Stuff in folders of any name. Time: half an hour
-    on two cores, estimated from parts of it.
+    holding CamVid, PASCAL VOC 2012, SUIM and COCO-Stuff in folders of any name. Time: a little more
+    than an hour on one core.
     Expected: docs/results.md; nothing of it is published elsewhere.
     """
     return Experiment(
