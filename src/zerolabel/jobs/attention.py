@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,17 +17,17 @@ from typing import Any
 
 import torch
 
-from zerolabel import __version__, backbones
-from zerolabel.errors import DataError, StoreError
+from zerolabel import backbones
+from zerolabel.errors import DataError
 from zerolabel.jobs.looking.attend import Chosen, Seen, Watcher
 from zerolabel.jobs.looking.draw import Brush, Ranges, Sink, labelled
 from zerolabel.jobs.looking.media import Item, Media, open_media
 from zerolabel.jobs.looking.options import Options, check, check_media
-from zerolabel.jobs.run.claim import check_place
+from zerolabel.jobs.run.claim import check_place, mark, state
 from zerolabel.jobs.run.render import write_failures
 from zerolabel.ops.pca import Pca, PcaFit
 from zerolabel.ops.threads import threads_for
-from zerolabel.store import Progress, Stage, Store, read_json, write_json
+from zerolabel.store import Progress, Stage, Store, write_json
 
 SPOOL = "attention"  # the stage below which maps wait
 
@@ -93,12 +93,11 @@ def attention(
     with store.lock():
         job = {"command": "attention", "source": Path(source).name, **options.plain()}
         job |= {"backbone": name, "weights": backbone.digest}  # what the file holds, not its place
-        _claim(store, job)
+        mark(store.directory, job)
         work = _Viewing(media, watcher, options, store)
         shown = work.run()
-        state = {"zerolabel": __version__, "status": "done", "job": job}
-        state |= work.facts | {"seconds": round(time.perf_counter() - began, 3)}
-        write_json(store.directory / "run.json", state)
+        cost = {"seconds": round(time.perf_counter() - began, 3)}
+        write_json(store.directory / "run.json", state("done", job) | work.facts | cost)
     return replace(shown, note=note)
 
 
@@ -233,16 +232,3 @@ class _Viewing:
             if one.best is not None:
                 self.best[item.id] = one.best
         return chosen
-
-
-def _claim(store: Store, job: Mapping[str, Any]) -> None:
-    """Mark the folder as the viewer's, so that its pictures are not taken for data later."""
-    path = store.directory / "run.json"
-    if path.exists():
-        before = read_json(path)
-        kind = before.get("job", {}).get("command") if isinstance(before, dict) else None
-        if kind != "attention":
-            raise StoreError(
-                f"{store.directory} holds a run of another kind. Choose another --out."
-            )
-    write_json(path, {"zerolabel": __version__, "status": "started", "job": dict(job)})

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zerolabel import __version__
-from zerolabel.errors import ImageError, StoreError, unknown_name
+from zerolabel.errors import ImageError, unknown_name
 from zerolabel.jobs.explaining.find import find_image
 from zerolabel.jobs.explaining.page import exhibits, plot
 from zerolabel.jobs.explaining.scene import look_into, plain
+from zerolabel.jobs.run.claim import mark, state
 from zerolabel.jobs.run.model import Model, load
 from zerolabel.ops.embedding import EMBEDDINGS
 from zerolabel.outputs.overlay import jpeg
 from zerolabel.outputs.report import write_exhibits
 from zerolabel.outputs.scatter import as_file
-from zerolabel.store import read_json, write_bytes, write_json
+from zerolabel.store import write_bytes, write_json
 
 COMMAND = "explain"  # marks a folder of ours in its `run.json`
 
@@ -92,7 +92,7 @@ def explain(
         "embedding": embedding,
         "seed": seed,
     }
-    _claim(folder, job)
+    mark(folder, job)
     scene = look_into(model, sample.id, photo, embedding=embedding, seed=seed)
     svg = plot(scene, title=f"The patches of {sample.id} in two dimensions, by {method.name}")
     views = {
@@ -109,7 +109,7 @@ def explain(
     shown = exhibits(scene, name=sample.id, svg=svg, views=views, facts=_made(model, facts))
     lead = f"{method.name} on {method.backbone.name}: {in_words(facts)}."
     write_exhibits(page, title=sample.id, lead=lead, exhibits=shown)
-    write_json(folder / "run.json", _state("done", job))
+    write_json(folder / "run.json", state("done", job))
     return Explained(folder, page, facts)
 
 
@@ -125,21 +125,6 @@ def in_words(facts: Mapping[str, Any]) -> str:
         used = len(facts["concepts"]["used"])
         words += f", {used} of {facts['concepts']['count']} concepts used"
     return words
-
-
-def _claim(folder: Path, job: Mapping[str, Any]) -> None:
-    """Mark the folder as ours, so that its pictures are not taken for data later."""
-    path = folder / "run.json"
-    if path.exists():
-        before = read_json(path)
-        there = before.get("job") if isinstance(before, dict) else None
-        if not isinstance(there, dict) or there.get("command") != COMMAND:
-            raise StoreError(f"{folder} holds a run of another kind. Choose another --out.")
-    write_json(path, _state("started", job))
-
-
-def _state(status: str, job: Mapping[str, Any]) -> dict[str, Any]:
-    return {"zerolabel": __version__, "status": status, "job": dict(job)}
 
 
 def _made(model: Model, facts: Mapping[str, Any]) -> dict[str, object]:

@@ -71,6 +71,30 @@ def claim(store: Store, job: Mapping[str, Any], samples: Sequence[Sample]) -> No
         write_json(listing, digests)
 
 
+def mark(folder: Path, job: Mapping[str, Any]) -> None:
+    """Mark a folder as that of a command that makes pictures, so that they never count as data.
+
+    Args:
+        folder: of the command's own; made if missing.
+        job: what it does, its "command" among it.
+
+    Raises:
+        StoreError: the folder holds a run of another kind, or cannot be written.
+    """
+    path = folder / "run.json"
+    if path.exists():
+        before = read_json(path)
+        there = before.get("job") if isinstance(before, dict) else None
+        if not isinstance(there, dict) or there.get("command") != job["command"]:
+            raise StoreError(f"{folder} holds a run of another kind. Choose another --out.")
+    write_json(path, state("started", job))
+
+
+def state(status: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `run.json` of a folder that was marked."""
+    return {"zerolabel": __version__, "status": status, "job": dict(job)}
+
+
 def previous_backbone(out: str | Path) -> str:
     """The backbone of the run that is in a directory; empty if there is none."""
     try:
