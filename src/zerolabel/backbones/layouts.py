@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zerolabel.errors import WeightsError
 from zerolabel.networks.vit import HEAD_DIM, ViT, VitConfig
@@ -92,8 +92,8 @@ def infer_config(state: Mapping[str, Tensor]) -> VitConfig:
     lacking = [name for name in needed if name not in state]
     if lacking:
         raise WeightsError(
-            f"These are not the weights of a DINO or DINOv2 vision transformer: {_some(lacking)} "
-            f"expected, {_some(state)} found. Pass an original, transformers or timm file."
+            f"These are not the weights of a DINO or DINOv2 vision transformer: {some(lacking)} "
+            f"expected, {some(state)} found. Pass an original, transformers or timm file."
         )
     patch_shape, pos_shape, fc1_shape = (tuple(state[name].shape) for name in needed)
     dim = patch_shape[0]
@@ -138,11 +138,26 @@ def build(state: Mapping[str, Tensor], config: VitConfig | None = None) -> ViT:
     """
     with torch.device("meta"):  # no memory and no random numbers for weights about to be replaced
         net = ViT(config or infer_config(state))
+    load_exactly(net, state, what=str(net.config))
+    return net.eval().requires_grad_(False)
+
+
+def load_exactly(net: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
+    """Put weights into a network in place of its own, all of them and no others.
+
+    Args:
+        net: of any device; changed in place, and shares the memory of `state` afterwards.
+        state: tensors by the network's names.
+        what: the network, for the message.
+
+    Raises:
+        WeightsError: a tensor is missing, unexpected or of another shape.
+    """
     expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     complaints = [
-        f"{_some(names)} {what}"
-        for what, names in (
+        f"{some(names)} {fault}"
+        for fault, names in (
             ("missing", expected.keys() - found.keys()),
             ("unexpected", found.keys() - expected.keys()),
             ("of another shape", {n for n in expected if found.get(n, expected[n]) != expected[n]}),
@@ -150,12 +165,11 @@ def build(state: Mapping[str, Tensor], config: VitConfig | None = None) -> ViT:
         if names
     ]
     if complaints:
-        raise WeightsError(f"The weights do not fit {net.config}: {'; '.join(complaints)}.")
+        raise WeightsError(f"The weights do not fit {what}: {'; '.join(complaints)}.")
     net.load_state_dict(dict(state), assign=True)
-    return net.eval().requires_grad_(False)
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
     """Name the first three."""
     ordered = sorted(names)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
