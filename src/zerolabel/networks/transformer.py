@@ -6,6 +6,9 @@ for `Attention.weights`. State-dict names are those of DINO and timm.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,19 +29,26 @@ class LayerScale(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose queries, keys and values can be computed one by one."""
+    """Multi-head self-attention whose queries, keys and values can be computed one by one.
 
-    def __init__(self, dim: int, heads: int) -> None:
+    Dropout, of a share of the attention and of what is returned, acts while training only.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, *, qkv_bias: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
+        self.drop = nn.Dropout(dropout)
 
     def part(self, x: Tensor, which: int) -> Tensor:
         """Compute only the queries, keys or values of (B, T, D): (B, T, D), heads concatenated."""
         dim = x.shape[-1]
         rows = slice(which * dim, (which + 1) * dim)
-        return F.linear(x, self.qkv.weight[rows], self.qkv.bias[rows])
+        bias = None if self.qkv.bias is None else self.qkv.bias[rows]
+        return F.linear(x, self.qkv.weight[rows], bias)
 
     def split(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, heads, T, D/heads)."""
@@ -51,8 +61,9 @@ class Attention(nn.Module):
         `mask`, bool (S, T), says which keys a query sees; every query sees at least one.
         """
         q, k, v = self.split(q), self.split(k), self.split(v)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        rate = self.drop.p if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
+        out: Tensor = self.drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return out
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
@@ -68,16 +79,17 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between."""
+    """Two linear layers with a GELU between, and dropout after both while training."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
         return out
 
 
@@ -107,15 +119,23 @@ class Block(nn.Module):
     """A pre-norm transformer block; `drop_path` may be set for training."""
 
     def __init__(
-        self, dim: int, heads: int, hidden: int, *, eps: float = 1e-6, scaled: bool = False
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        *,
+        eps: float = 1e-6,
+        scaled: bool = False,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.drop_path = DropPath()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, heads)
+        self.attn = Attention(dim, heads, qkv_bias=qkv_bias, dropout=dropout)
         self.ls1 = LayerScale(dim) if scaled else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, hidden)
+        self.mlp = Mlp(dim, hidden, dropout=dropout)
         self.ls2 = LayerScale(dim) if scaled else nn.Identity()
 
     def finish(self, z: Tensor, attended: Tensor) -> Tensor:
@@ -127,3 +147,27 @@ class Block(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         return self.finish(z, self.attn(self.norm1(z)))
+
+
+@contextmanager
+def seeded(seed: int, *, device: torch.device) -> Iterator[None]:
+    """Let dropout draw from a seed, and leave torch's own random state as it was.
+
+    Fused attention takes no generator: what it drops comes from torch's own state alone.
+
+    Args:
+        seed: fixes what is drawn inside the block.
+        device: where the network is.
+    """
+    place = None if device.type == "cpu" else torch.get_device_module(device)
+    before = torch.get_rng_state()
+    before_there = place.get_rng_state() if place else None
+    try:
+        torch.default_generator.manual_seed(seed)
+        if place:
+            place.manual_seed(seed)
+        yield
+    finally:
+        torch.set_rng_state(before)
+        if place:
+            place.set_rng_state(before_there)
