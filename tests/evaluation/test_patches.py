@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import patches as reference
 
-from zerolabel.evaluation.patches import cells, patch_labels
+from zerolabel.evaluation.patches import patch_labels
+from zerolabel.ops.regions import cells
 
 
 @pytest.mark.parametrize(

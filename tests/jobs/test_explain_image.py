@@ -229,7 +229,7 @@ def test_a_region_that_is_a_piece_of_a_concept_is_found_too():
     """Where groups are split into pieces, a concept belongs to the largest."""
     samples = world(3, images=3, size=(64, 64))
     model = conceptual(samples)
-    anatomy = model.method.look_into(samples[0])
+    anatomy = model.method.look_into(samples[0], store=Store())
     assert anatomy.homes.tolist() == [int(anatomy.parts[0, -1]), -1, int(anatomy.parts[0, 0])]
     assert anatomy.tokens.shape == (8, 8, 4)
     assert anatomy.concepts.shape == (3, 4)

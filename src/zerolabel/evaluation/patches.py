@@ -8,24 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from zerolabel.ops.regions import cells
 from zerolabel.types import IGNORE, LabelMap
-
-
-def cells(size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.int64]:
-    """Find the patch that holds the centre of each pixel.
-
-    Args:
-        size: (H, W); the grid covers all of it.
-        grid: (h, w).
-
-    Returns:
-        int64 (H, W), row * w + column of the patch.
-    """
-    rows, columns = (
-        (2 * np.arange(pixels, dtype=np.int64) + 1) * patches // (2 * pixels)
-        for pixels, patches in zip(size, grid, strict=True)
-    )
-    return rows[:, None] * grid[1] + columns
 
 
 def patch_labels(label: LabelMap, grid: tuple[int, int], classes: int) -> NDArray[np.int64]:

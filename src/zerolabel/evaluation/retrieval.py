@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zerolabel.errors import DataError
-from zerolabel.evaluation.patches import cells
 from zerolabel.ops.cluster import assign, kmeans, minibatch, principal_axes
 from zerolabel.ops.matching import Counts
 from zerolabel.ops.neighbours import nearest
+from zerolabel.ops.regions import cells
 from zerolabel.types import LabelMap
 
 # The object classes of PASCAL VOC on which the paper's first table of retrieval reports.

@@ -112,11 +112,12 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def look_into(self, sample: Sample) -> Anatomy:
+    def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """Show what the method sees in one image, once fitted.
 
         Args:
             sample: not necessarily of the data set that was fitted.
+            store: what `evidence` has found in it is not computed again, nor the other way round.
 
         Returns:
             Its patches and what they became.

@@ -79,9 +79,8 @@ class KMeans(Method):
         pairs = zip(kept, scores, typical, strict=True)
         return [(sample, Evidence(s, t)) for sample, s, t in pairs], failures
 
-    def look_into(self, sample: Sample) -> Anatomy:
+    def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """See `Method.look_into`; there are no regions."""
-        store = Store()  # both steps below look at the same tokens
         tokens, _, failures = encode.tokens(
             self.backbone, [sample], size=self.config.size, store=store
         )

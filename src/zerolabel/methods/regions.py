@@ -149,12 +149,12 @@ class RegionMethod(Method):
         pairs, failures = self.find(samples, store)
         return [(sample, self._paint(found)) for sample, found in pairs], failures
 
-    def look_into(self, sample: Sample) -> Anatomy:
+    def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """See `Method.look_into`."""
         batch = encode.read([sample], self.config.size)
         if batch.failures:
             raise ImageError(batch.failures[sample.id])
-        [seen] = self.look(batch, Store())
+        [seen] = self.look(batch, store)
         regions = discover(seen, self.config)
         parts, valid = torch.from_numpy(regions.ids).long(), torch.from_numpy(regions.valid)
         if seen.concepts is None:

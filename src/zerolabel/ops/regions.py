@@ -95,6 +95,23 @@ def paint(ids: Grid, values: NDArray[Any]) -> NDArray[Any]:
     return painted
 
 
+def cells(size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.int64]:
+    """Find the patch that holds the centre of each pixel.
+
+    Args:
+        size: (H, W); the grid covers all of it.
+        grid: (h, w).
+
+    Returns:
+        int64 (H, W), row * w + column of the patch.
+    """
+    rows, columns = (
+        (2 * np.arange(pixels, dtype=np.int64) + 1) * patches // (2 * pixels)
+        for pixels, patches in zip(size, grid, strict=True)
+    )
+    return rows[:, None] * grid[1] + columns
+
+
 def largest_component(mask: NDArray[np.bool_], *, connectivity: int = 8) -> NDArray[np.bool_]:
     """Keep the largest connected piece of a mask.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zerolabel.errors import DataError, UsageError
 from zerolabel.ops.neighbours import nearest
+from zerolabel.ops.regions import cells
 from zerolabel.types import LabelMap, RegionMap
 
 
@@ -47,12 +48,9 @@ def region_labels(
         raise DataError(f"Expected a label map (H, W) of integers; found {found}.")
     if classes < 1:
         raise UsageError(f"Expected at least one class, found {classes}.")
-    rows, columns = (
-        (2 * np.arange(pixels) + 1) * patches // (2 * pixels)
-        for pixels, patches in zip(label.shape, regions.ids.shape, strict=True)
-    )
     counted = (label >= 0) & (label < classes)
-    owners = regions.ids[rows][:, columns][counted].astype(np.int64)
+    own = cells(label.shape, regions.ids.shape)[counted]
+    owners = regions.ids.ravel()[own].astype(np.int64)
     pairs = owners * classes + label[counted].astype(np.int64)
     size = regions.count * classes
     counts = np.bincount(pairs, minlength=size).reshape(regions.count, classes)

@@ -76,13 +76,13 @@ def _work(
     sizes = [len(read(i)) for _, [i] in store.track("encode", range(shards), 1)]
     if not sum(sizes):
         raise DataError("None of the images could be read; failures.json lists the reasons.")
+    ends = _ends(training.steps)
+    before = next((kept for end in ends[::-1] if (kept := store.peek(f"{name}-{end}"))), None)
     generator = concept_generator(config, seed=training.seed)
-    if training.prototypes == "clusters":
+    if training.prototypes == "clusters" and before is None:
         with torch.no_grad():
             generator.prototypes.copy_(_clusters(read, sizes, config.concepts, training.seed))
     trainer = ConceptTrainer(generator.to(device), training)
-    ends = _ends(training.steps)
-    before = next((kept for end in ends[::-1] if (kept := store.peek(f"{name}-{end}"))), None)
     losses: dict[str, float] = {}
     recent: list[float] = []  # since the last of them
     if before is not None:

@@ -6,7 +6,7 @@ Shapes: `B` images, `h w` patch grid, `D` channels, `R` regions of one image, `K
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ class Segments:
         pooled: float32 (R, D), mean patch feature.
         vectors: float32 (R valid, D), L2-normalised descriptions.
         scores: float32 (R,), how much each is foreground; 0 where nobody asked.
-        maps: float32 (R, h, w), how much each patch is like each region; one-hot where nothing
-            softer is known.
+        soft: float32 (R, h, w), how much each patch is like each region, its own the most; None
+            where no more is known than the ids.
     """
 
     ids: Tensor
@@ -54,7 +54,14 @@ class Segments:
     pooled: Tensor
     vectors: Tensor
     scores: Tensor
-    maps: Tensor
+    soft: Tensor | None = None
+
+    @property
+    def maps(self) -> Tensor:
+        """How much each patch is like each region, float32 (R, h, w), one-hot if not soft."""
+        if self.soft is not None:
+            return self.soft
+        return F.one_hot(self.ids, len(self.valid)).permute(2, 0, 1).float()
 
 
 def segment(
@@ -136,11 +143,13 @@ def paint(
     noise = F.normalize(found.pooled[~found.valid], dim=1)
     categories[~found.valid] = (noise @ F.normalize(patches, dim=1).T).argmax(1)
     typical = torch.full((K,), -1.0).scatter_reduce(0, labels, closeness, "amax")
-    rows = categories[:, None, None].expand_as(found.maps)
-    scores = torch.full((K, *found.maps.shape[1:]), -1.0).scatter_reduce(
-        0, rows, found.maps, "amax"
-    )
-    return scores, typical
+    if found.soft is None:  # there may be hundreds of regions, and maps of all would be large
+        scores = F.one_hot(categories[found.ids], K).permute(2, 0, 1).float()
+        scores[~torch.isin(torch.arange(K), categories)] = -1
+        return scores, typical
+    rows = categories[:, None, None].expand_as(found.soft)
+    start = torch.full((K, *found.ids.shape), -1.0)
+    return start.scatter_reduce(0, rows, found.soft, "amax"), typical
 
 
 TIE = 1e-6  # less than any step of half precision from 0.002 on
@@ -197,7 +206,6 @@ def _unpack(found: Arrays) -> Iterable[Segments]:
     soft = found["soft"]
     given = iter(torch.split(torch.from_numpy(found["maps"]), found["regions"][soft].tolist()))
     for i, (valid, pooled, vectors, scores) in enumerate(zip(*rows, strict=True)):
-        maps = F.one_hot(ids[i], counts["regions"][i]).permute(2, 0, 1).float()
-        if soft[i]:  # half precision has ties, which the region that a patch is in wins
-            maps = next(given).float() + TIE * maps
-        yield Segments(ids[i], valid, pooled, vectors, scores, maps)
+        one = Segments(ids[i], valid, pooled, vectors, scores)
+        # Half precision has ties, which the region that a patch is in wins.
+        yield replace(one, soft=next(given).float() + TIE * one.maps) if soft[i] else one

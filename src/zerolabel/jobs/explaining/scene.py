@@ -147,9 +147,9 @@ def look_into(model: Model, name: str, image: Image, *, embedding: str, seed: in
     Returns:
         The scene.
     """
-    sample = from_arrays(name, image)
-    anatomy = model.method.look_into(sample)
-    [(_, evidence)], _ = model.method.evidence([sample], store=Store())
+    sample, store = from_arrays(name, image), Store()
+    anatomy = model.method.look_into(sample, store=store)
+    [(_, evidence)], _ = model.method.evidence([sample], store=store)
     cells = evidence.scores.argmax(0)
     if evidence.covered is not None:
         cells = torch.where(evidence.covered, cells, NOBODY)

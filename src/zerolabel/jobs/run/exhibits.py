@@ -39,7 +39,7 @@ def exhibits(
         *_choice(model),
         *_training(model),
         *_counts(rendered),
-        *_regions(model, samples, store),
+        *_regions(model, samples, rendered, store),
     ]
 
 
@@ -93,8 +93,12 @@ def _counts(rendered: Rendered) -> Iterator[Exhibit]:
     yield Exhibit("table", "Regions per image", data, caption)
 
 
-def _regions(model: Model, samples: Sequence[Sample], store: Store) -> Iterator[Exhibit]:
+def _regions(
+    model: Model, samples: Sequence[Sample], rendered: Rendered, store: Store
+) -> Iterator[Exhibit]:
     """Draw the regions of some images of the first batch, whose regions are known already."""
+    if not rendered.parts.any():  # the method knows no regions
+        return
     found, _ = model.method.evidence(samples[:BATCH], store=store)
     rows = []
     count = min(SHOWN, len(found))
