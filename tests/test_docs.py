@@ -197,8 +197,9 @@ def written(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, tuple) and len(value) == 2:
-        return f"{value[0]}x{value[1]}"
+    if isinstance(value, tuple):
+        between = "x" if len(value) == 2 and all(isinstance(v, int) for v in value) else ","
+        return between.join(f"{v:g}" for v in value)
     return str(value)
 
 
@@ -221,7 +222,7 @@ def test_a_method_page_says_what_its_presets_change(method: str) -> None:
         start_from = dataclasses.asdict(presets[base[1] if base else "default"])
         after = dataclasses.asdict(config)
         changed = {key: written(value) for key, value in after.items() if value != start_from[key]}
-        assert dict(re.findall(r"`(\w+) = ([\w.+-]+)`", said[name])) == changed, name
+        assert dict(re.findall(r"`(\w+) = ([\w.,+-]+)`", said[name])) == changed, name
 
 
 def test_the_page_on_categories_has_the_numbers_of_the_code() -> None:

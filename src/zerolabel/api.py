@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from zerolabel.backbones.registry import BACKBONES
 from zerolabel.jobs.evaluate import evaluate
 from zerolabel.jobs.fit import Options
 from zerolabel.jobs.fit import fit as fit_job
+from zerolabel.jobs.granularity import Levels, segment_levels
 from zerolabel.jobs.run.finish import Run
 from zerolabel.jobs.run.model import Model, load
 from zerolabel.jobs.segment import segment as segment_job
 from zerolabel.methods import METHODS
 
-__all__ = ["Model", "Run", "evaluate", "fit", "list_backbones", "list_methods", "load", "segment"]
+__all__ = [
+    "Levels",
+    "Model",
+    "Run",
+    "evaluate",
+    "fit",
+    "list_backbones",
+    "list_methods",
+    "load",
+    "segment",
+]
 
 Progress = Callable[[str, int, int], None]
+
+
+@overload
+def segment(
+    data: str | Path, out: str | Path, *, granularity: None = None, **asked: Any
+) -> Run: ...
+
+
+@overload
+def segment(
+    data: str | Path, out: str | Path, *, granularity: Sequence[int | str], **asked: Any
+) -> Levels: ...
 
 
 def segment(
@@ -26,6 +49,7 @@ def segment(
     *,
     method: str = "datus",
     k: int | str | None = None,
+    granularity: Sequence[int | str] | None = None,
     preset: str = "default",
     backbone: str = "auto",
     weights: str | Path | None = None,
@@ -36,7 +60,7 @@ def segment(
     report: bool = True,
     progress: Progress | None = None,
     **settings: Any,
-) -> Run:
+) -> Run | Levels:
     """Segment a folder of images into categories that hold across all of them.
 
     Args:
@@ -44,6 +68,8 @@ def segment(
         out: the run directory: masks, overlays, categories, report, model.
         method: a name of `list_methods()`.
         k: number of categories, or "auto"; None leaves it to the preset, whose default is "auto".
+        granularity: several numbers of categories instead of k, e.g. [5, 16, 19]: one run for each,
+            in `out/k5` and so on, and a page with all of them side by side.
         preset: the method's published or default settings by name.
         backbone: a name of `list_backbones()`, or "auto": DINO if its weights are here, else the
             embedded one.
@@ -58,15 +84,16 @@ def segment(
         **settings: fields of the method's Config, e.g. `seed=1`.
 
     Returns:
-        The run, with its path and categories.
+        The run, with its path and categories; of several granularities all of them, by level.
 
     Raises:
         ZerolabelError: anything that a user can mend; it says how.
     """
     options = _options(method, k, preset, backbone, weights, device, split, geometry, settings)
-    return segment_job(
-        data, out, options=options, overlays=overlays, report=report, progress=progress
-    )
+    output: dict[str, Any] = {"overlays": overlays, "report": report, "progress": progress}
+    if granularity is not None:
+        return segment_levels(data, out, granularity, options=options, **output)
+    return segment_job(data, out, options=options, **output)
 
 
 def fit(

@@ -35,6 +35,7 @@ class Sample:
         load_label: returns the ground truth, uint8 (H, W), 255 = ignore; None without labels.
         load_regions: returns one region map per annotator, int (H, W), ids local to each; None
             where nobody outlined regions.
+        classes: names of the classes that `load_label` gives, index = id; empty where unknown.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Sample:
     digest: Callable[[], str]
     load_label: Callable[[], LabelMap] | None = None
     load_regions: Callable[[], list[LabelMap]] | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Features:
             more: the minimum over heads, summed over all queries, those of CLS and registers too.
         context: all tokens (CLS, registers, patches) as they enter the last block, float32
             (B, T, D); what `Backbone.within` takes.
+        slopes: how much each channel of `cls` rises with the attention, mean over heads, that CLS
+            pays to each patch in the last block, float32 (B, h, w, D).
     """
 
     tokens: Tensor | None = None
@@ -68,6 +72,7 @@ class Features:
     attention: Tensor | None = None
     received: Tensor | None = None
     context: Tensor | None = None
+    slopes: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,14 @@ def test_voc_is_found_from_any_folder_of_its_own(voc, above):
     assert dataset.ignore == (255,)
 
 
+def test_samples_know_the_classes_of_the_label_space_they_are_read_by(voc):
+    for space, first, count in (("voc21", "background", 21), ("voc20", "aeroplane", 20)):
+        dataset = open_dataset(voc, space=space)
+        assert len(dataset.classes) == count
+        assert dataset.classes[0] == first
+        assert {sample.classes for sample in dataset.samples} == {dataset.classes}
+
+
 def test_voc_labels_are_palette_indices(voc):
     sample = open_dataset(voc, split="train").samples[0]
     assert sample.id == "2007_3.jpg"
@@ -113,19 +121,21 @@ def test_a_pair_of_folders_with_names(tmp_path, masks):
     assert [sample.id for sample in dataset.samples] == ["a.jpg", "b/two.jpg"]
     for sample in dataset.samples:
         assert sample.load_label().tolist() == [[0, 1, 2, 255]]
+        assert sample.classes == ("road", "sky", "sea")
 
 
 def test_a_pair_of_folders_without_names_counts_its_classes(tmp_path):
     dataset = open_dataset(pair(tmp_path, classes=""))
-    assert dataset.classes == ("class 0", "class 1", "class 2")
+    assert dataset.classes == dataset.samples[0].classes == ("class 0", "class 1", "class 2")
     assert dataset.samples[0].load_label().tolist() == [[0, 1, 2, 255]]
 
 
 def test_an_image_without_a_mask_has_no_label(tmp_path):
     photo(pair(tmp_path) / "images" / "new.jpg")
-    labels = {sample.id: sample.load_label for sample in open_dataset(tmp_path).samples}
-    assert labels["new.jpg"] is None
-    assert labels["a.jpg"] is not None
+    samples = {sample.id: sample for sample in open_dataset(tmp_path).samples}
+    assert samples["new.jpg"].load_label is None
+    assert samples["new.jpg"].classes == ()
+    assert samples["a.jpg"].load_label is not None
 
 
 def test_nothing_is_opened_before_it_is_asked_for(tmp_path):

@@ -126,10 +126,11 @@ def test_samples_are_seen_through_a_geometry_when_they_are_loaded():
         return image
 
     regions = [image[..., 0].astype(np.int32), image[..., 1].astype(np.int32)]
-    whole = Sample("a", load, lambda: "d", lambda: image[..., 2], lambda: regions)
+    whole = Sample("a", load, lambda: "d", lambda: image[..., 2], lambda: regions, ("x", "y"))
     geometry = GEOMETRIES["transfgu"]
     (seen,) = through([whole], geometry, "cityscapes")
     assert seen.id == "a"
+    assert seen.classes == ("x", "y")
     assert not asked
     np.testing.assert_array_equal(seen.load(), view_image(image, geometry, "cityscapes"))
     assert seen.load_label().shape == (320, 640)

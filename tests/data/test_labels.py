@@ -1,13 +1,25 @@
 import struct
 import zlib
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from zerolabel.data.labels import fit, read_label, read_raw, read_regions, remap
+from zerolabel.data import labels
+from zerolabel.data.labels import (
+    UnknownValuesError,
+    fit,
+    read_label,
+    read_raw,
+    read_regions,
+    remap,
+    tally,
+)
 from zerolabel.data.spaces import plain_space, space
 from zerolabel.errors import DataError
 
@@ -161,3 +173,29 @@ def test_a_mask_can_be_brought_to_the_size_of_an_image(tmp_path):
     (tmp_path / "i.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"The image .*i\.png cannot be read"):
         read_label(tmp_path / "m.png", ids(2), image=tmp_path / "i.png")
+
+
+@given(
+    arrays(
+        st.sampled_from([np.uint8, np.uint16, np.int64]),
+        st.tuples(st.integers(0, 9), st.integers(0, 9)),
+        elements=st.integers(0, 255),
+    )
+)
+def test_tally_counts_every_value(label):
+    assert tally(label) == dict(sorted(Counter(label.ravel().tolist()).items()))
+    assert list(tally(label)) == sorted(tally(label))
+
+
+def test_tally_counts_large_and_cut_labels_in_parts(monkeypatch):
+    label = np.random.default_rng(0).integers(0, 256, (60, 70), np.uint8)
+    expected = tally(label), tally(label[::2, 3:])
+    monkeypatch.setattr(labels, "ELEMENTS", 11)
+    assert (tally(label), tally(label[::2, 3:])) == expected
+    assert sum(expected[1].values()) == 30 * 67
+
+
+def test_values_that_are_unknown_can_be_asked_for():
+    with pytest.raises(UnknownValuesError) as caught:
+        remap(np.array([[7, 1, 9, 255, 9]]), ids(5), path=Path("a.png"))
+    assert (caught.value.values, caught.value.expected) == ((7, 9), "0-4, 255")

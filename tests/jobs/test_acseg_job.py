@@ -12,7 +12,7 @@ from zerolabel.backbones.filterbank import FilterBank
 from zerolabel.data.synthetic import world
 from zerolabel.methods.base import BATCH
 from zerolabel.outputs.masks import read_mask
-from zerolabel.stages import concepts
+from zerolabel.stages import parts as training_parts
 from zerolabel.training.concepts import ConceptTrainer
 
 pytestmark = pytest.mark.usefixtures("small_worlds")
@@ -42,7 +42,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _parts(monkeypatch):
-    monkeypatch.setattr(concepts, "KEEP", KEEP)
+    monkeypatch.setattr(training_parts, "KEEP", KEEP)
 
 
 def segment(photos, out, **changes):

@@ -1,5 +1,6 @@
 """The background among the regions of images, and the classes of labelled images."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -151,6 +152,20 @@ def test_a_region_has_class_0_only_where_it_has_no_other_if_so_asked():
         labels[skip] = made.arrays["labels"].tolist()
     assert labels[False] == [0] * 8  # the ground covers most of every image
     assert set(labels[True]) == {1, 2}
+
+
+def test_retrieved_categories_have_the_names_of_their_classes():
+    planted = [replace(s, classes=("ground", "red", "blue", "nowhere")) for s in scenes()]
+    planted[0] = replace(planted[0], classes=())
+    for background in ("none", "attention"):
+        options = RETRIEVE | {"background": background, "area": "mean"}
+        made, _ = small(planted, backbone=Watcher(), **options)
+        assert made.k == 3
+        names = [category.name for category in Model(made).categories]
+        assert names == ["ground", "red", "blue"]
+    clustered, _ = small(planted, backbone=Watcher(), background="attention")
+    names = [category.name for category in Model(clustered).categories]
+    assert names == ["background", "category 1", "category 2"]  # clusters are no classes
 
 
 def test_a_background_is_class_0():

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import pytest
 import torch
 
+from zerolabel.data.folder import from_arrays
 from zerolabel.errors import UsageError
 from zerolabel.methods import METHODS, find
-from zerolabel.methods.base import Method, configure, sample_rows
+from zerolabel.methods.base import Method, class_names, configure, sample_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,3 +139,12 @@ def test_another_seed_samples_other_rows():
     assert len(drawn) == 5
     shares = torch.stack([sample_rows(x, 50, seed=s).mean() for s in range(40)])
     assert abs(float(shares.mean()) - 49.5) < 3
+
+
+def test_class_names_come_from_the_samples_that_know_them():
+    bare = from_arrays("a", np.zeros((2, 2, 3), np.uint8))
+    assert class_names([]) == class_names([bare]) == ()
+    named = replace(bare, classes=("road", "sky"))
+    assert class_names([bare, named, replace(named, id="b")]) == ("road", "sky")
+    with pytest.raises(UsageError, match="found 2 lists of them: road, sea, ... and road, sky"):
+        class_names([named, replace(bare, classes=("road", "sea"))])

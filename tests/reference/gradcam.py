@@ -47,6 +47,14 @@ def gradients(context, state, centres, *, depth, heads, grid, loss):
     return torch.stack(maps), cls.detach(), row.detach()
 
 
+def slopes(context, state, *, depth, heads, grid):
+    """One backward pass per channel of CLS, mean over heads: (h, w, D)."""
+    cls, attention = last_block(context, state, depth=depth, heads=heads)
+    cells = grid[0] * grid[1]
+    rows = [torch.autograd.grad(c, attention, retain_graph=True)[0][:, 0, -cells:] for c in cls]
+    return torch.stack([row.mean(0) for row in rows], -1).reshape(*grid, len(cls))
+
+
 def responses(attention, gradients, *, mass, veto, relative, scale):
     """One image: attention (h, w) and gradients (K, h, w) -> (K, h, w), number by number."""
     out = torch.zeros_like(gradients)

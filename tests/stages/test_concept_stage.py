@@ -8,6 +8,7 @@ from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError
 from zerolabel.networks.concepts import ConceptConfig
 from zerolabel.stages import concepts
+from zerolabel.stages import parts as training_parts
 from zerolabel.store import Store
 from zerolabel.training.concepts import ConceptTrainer, ConceptTraining
 
@@ -20,8 +21,8 @@ SIZES = [4, 0, 4, 2]  # images of the shards
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     """Parts of five steps, and a loss for every two: no part ends where a loss does."""
-    monkeypatch.setattr(concepts, "KEEP", KEEP)
-    monkeypatch.setattr(concepts, "LOOKS", 8)
+    monkeypatch.setattr(training_parts, "KEEP", KEEP)
+    monkeypatch.setattr(training_parts, "LOOKS", 8)
 
 
 @pytest.fixture(scope="module")

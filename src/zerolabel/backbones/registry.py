@@ -18,7 +18,7 @@ Colour = tuple[float, float, float]
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 VIT_GIVES = frozenset(
-    {"tokens", "keys", "queries", "values", "cls", "attention", "received", "context"}
+    {"tokens", "keys", "queries", "values", "cls", "attention", "received", "context", "slopes"}
 )
 # The hub holds some of these repositories in the second form only.
 FILENAMES = ("model.safetensors", "pytorch_model.bin")

@@ -50,3 +50,13 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
                 f"expected whole numbers such as {self.example}, found {value!r}.", param, ctx
             )
         return tuple(map(int, parts))
+
+
+class Levels(click.ParamType):  # type: ignore[type-arg]
+    """Numbers of categories, separated by commas; "auto" may be one of them."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int | str, ...]:
+        """Parse them; anything else is wrong usage."""
+        return tuple(K().convert(part.strip(), param, ctx) for part in str(value).split(","))

@@ -132,7 +132,7 @@ def _label(files: Files, space: Space | None, layout: Layout) -> tuple[Sample, .
         elif mask is not None and space is not None:
             image = files.images / sample.id if layout.fitted else None
             load_label = partial(read_label, mask, space, reader=layout.reader, image=image)
-            sample = replace(sample, load_label=load_label)
+            sample = replace(sample, load_label=load_label, classes=space.classes)
         labelled.append(sample)
     return tuple(sorted(labelled, key=lambda sample: sample.id))
 

@@ -16,7 +16,21 @@ from zerolabel.types import LabelMap
 
 STRETCH = {"L;2": 85, "L;4": 17}  # Pillow spreads grey of few bits over 0..255
 HALF = 127  # above it a colour channel counts as on; some SUIM masks have blended borders
+ELEMENTS = 1 << 20  # counted at once: numpy widens them to eight bytes each
 UNREADABLE = (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError)
+
+
+class UnknownValuesError(DataError):
+    """A mask that holds values which its label space lacks.
+
+    Attributes:
+        values: these, each once, in ascending order.
+        expected: the values that it knows, in words.
+    """
+
+    def __init__(self, message: str, *, values: Sequence[int], expected: str) -> None:
+        super().__init__(message)
+        self.values, self.expected = tuple(values), expected
 
 
 def read_label(
@@ -82,6 +96,25 @@ def remap(raw: LabelMap, space: Space, *, path: Path) -> NDArray[np.uint8]:
     if strange:
         raise _unknown(sorted(set(strange)), space, path)
     return np.frombuffer(bytearray(values.translate(table)), np.uint8).reshape(raw.shape)
+
+
+def tally(label: LabelMap) -> dict[int, int]:
+    """Count the pixels of every value.
+
+    Args:
+        label: integer (H, W).
+
+    Returns:
+        Value -> pixels, for the values that occur, in ascending order.
+    """
+    flat = label.reshape(-1)
+    if label.dtype != np.uint8:
+        values, counts = np.unique(flat, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    found = np.zeros(256, np.int64)  # counting bytes is quicker than sorting them
+    for start in range(0, flat.size, ELEMENTS):
+        found += np.bincount(flat[start : start + ELEMENTS], minlength=256)
+    return {value: int(found[value]) for value in np.flatnonzero(found).tolist()}
 
 
 def read_regions(path: Path) -> list[LabelMap]:
@@ -192,11 +225,13 @@ READERS: dict[str, Callable[[Path], LabelMap]] = {
 }
 
 
-def _unknown(values: Sequence[int], space: Space, path: Path) -> DataError:
+def _unknown(values: Sequence[int], space: Space, path: Path) -> UnknownValuesError:
     strange = [value for value in values if value not in space.known]
-    return DataError(
+    return UnknownValuesError(
         f"The mask {path} holds values outside the label space {space.name}: expected "
         f"{space.expected}, found {', '.join(map(str, strange[:8]))}"
         f"{' and more' if len(strange) > 8 else ''}. Check that it belongs to this data set; "
-        "`zerolabel data check` lists every such file."
+        "`zerolabel data check` lists every such file.",
+        values=strange,
+        expected=space.expected,
     )

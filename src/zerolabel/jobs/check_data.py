@@ -11,11 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zerolabel.data.benchmarks import choose_space
 from zerolabel.data.files import Files, Found, find_layout, list_files
-from zerolabel.data.labels import read_raw, read_regions
+from zerolabel.data.labels import read_raw, read_regions, tally
 from zerolabel.data.layouts import FOLDER
 from zerolabel.data.spaces import Space, plain_space
 from zerolabel.errors import DataError
@@ -152,7 +150,7 @@ def _look(name: str, *, files: Files, reader: str) -> Pair:
             maps = read_regions(mask) if regions else [read_raw(mask, reader=reader)]
         except DataError as error:
             broken[_relative(mask, files)] = str(error)
-    values = _values(maps[0]) if maps and not regions else ()
+    values = tuple(tally(maps[0])) if maps and not regions else ()
     return Pair(image, tuple(one.shape for one in maps), values, broken)
 
 
@@ -162,13 +160,6 @@ def _size(sample: Sample, broken: dict[str, str]) -> tuple[int, ...] | None:
     except DataError as error:
         broken[sample.id] = str(error)
         return None
-
-
-def _values(raw: LabelMap) -> tuple[int, ...]:
-    """The values that occur; counting bytes is quicker than sorting them."""
-    if raw.dtype == np.uint8:
-        return tuple(np.flatnonzero(np.bincount(raw.ravel(), minlength=1)).tolist())
-    return tuple(np.unique(raw).tolist())
 
 
 def _absent(occurring: Iterable[int], space: Space) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from zerolabel.errors import ImageError, unknown_name
 from zerolabel.jobs.explaining.find import find_image
+from zerolabel.jobs.explaining.maps import draw_maps, write_maps
 from zerolabel.jobs.explaining.page import exhibits, plot
 from zerolabel.jobs.explaining.scene import look_into, plain
 from zerolabel.jobs.run.claim import mark, state
@@ -103,10 +104,12 @@ def explain(
     for name, picture in zip(("photo", "regions", "categories"), views.values(), strict=True):
         write_bytes(folder / f"{name}.jpg", jpeg(picture))
     write_bytes(folder / "embedding.svg", as_file(svg))
-    facts = {**job, **plain(scene)}
+    maps = draw_maps(scene.anatomy.maps, scene.photo.shape[:2])
+    facts = {**job, **plain(scene), "maps": write_maps(folder, maps)}
     write_json(folder / "explain.json", facts)
     page = folder / "index.html"
-    shown = exhibits(scene, name=sample.id, svg=svg, views=views, facts=_made(model, facts))
+    made = _made(model, facts)
+    shown = exhibits(scene, name=sample.id, svg=svg, views=views, maps=maps, facts=made)
     lead = f"{method.name} on {method.backbone.name}: {in_words(facts)}."
     write_exhibits(page, title=sample.id, lead=lead, exhibits=shown)
     write_json(folder / "run.json", state("done", job))

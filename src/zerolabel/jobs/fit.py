@@ -190,7 +190,7 @@ def fit_in(
         learned = {LEARNED + name: value for name, value in backbone.state().items()}
         arrays = {name: value.numpy() for name, value in (method.arrays | learned).items()}
         info = {"curve": method.curve, "losses": method.losses, "notes": method.notes}
-        return Stage(arrays, info)
+        return Stage(arrays, info | {"class_names": method.class_names})
 
     try:
         done = store.stage("model", work)
@@ -204,6 +204,7 @@ def fit_in(
     method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
     method.curve = {int(k): float(score) for k, score in done.info["curve"].items()}
     method.losses = {int(step): loss for step, loss in done.info["losses"].items()}
+    method.class_names = tuple(done.info.get("class_names", ()))  # older runs know none
     method.notes = [*done.info["notes"], *_guess(method, len(samples))]
     return Model(method)
 

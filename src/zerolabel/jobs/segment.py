@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from zerolabel.errors import StoreError
 from zerolabel.jobs.fit import Options, fit_in, open_samples, prepare
 from zerolabel.jobs.run.claim import check_place
 from zerolabel.jobs.run.finish import Run, finish
-from zerolabel.store import Progress, Store
+from zerolabel.store import Progress, Store, read_json
+from zerolabel.types import Sample
 
 
 def segment(
@@ -40,14 +43,68 @@ def segment(
     Raises:
         ZerolabelError: anything that a user can mend; it says how.
     """
-    began = time.perf_counter()
     options = options or Options()
     check_place(data, out)
     samples, words = open_samples(data, options.split, geometry=options.geometry)
+    return segment_samples(
+        samples,
+        out,
+        words=words,
+        options=options,
+        overlays=overlays,
+        report=report,
+        shared=shared,
+        progress=progress,
+    )
+
+
+def segment_samples(
+    samples: Sequence[Sample],
+    out: str | Path,
+    *,
+    words: str,
+    options: Options,
+    overlays: bool = True,
+    report: bool = True,
+    shared: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Do the same for images that were listed before.
+
+    Args:
+        samples: sorted by id.
+        out: the run directory, made if missing.
+        words: what the images are.
+        options: method, backbone and settings; their split and geometry are those of the samples.
+        overlays: whether to draw overlays.
+        report: whether to write the report.
+        shared: folder for features that other runs can use, see `Store`.
+        progress: called with (work, items done, items in all).
+
+    Returns:
+        The run.
+
+    Raises:
+        ZerolabelError: anything that a user can mend; it says how.
+    """
+    began = time.perf_counter()
+    _refuse_other_commands(Path(out))
     method = prepare(options, out)
     store = Store(out, shared=shared, report=progress)
     with store.lock():
         model = fit_in(store, samples, method, geometry=options.geometry)
         return finish(
             model, samples, store=store, words=words, began=began, overlays=overlays, report=report
+        )
+
+
+def _refuse_other_commands(out: Path) -> None:
+    """Refuse a folder that another command marked as its own, e.g. one that holds levels."""
+    path = out / "run.json"
+    run = read_json(path) if path.exists() else None
+    job = run.get("job") if isinstance(run, dict) else None
+    if isinstance(job, dict) and "command" in job:
+        raise StoreError(
+            f"{out} holds results of another kind ({job['command']}), not one run. Choose another "
+            "--out, or delete that folder."
         )

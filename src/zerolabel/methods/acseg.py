@@ -19,7 +19,7 @@ from torch import Tensor
 from zerolabel.backbones import Backbone, require
 from zerolabel.backbones.weights import digest
 from zerolabel.errors import DataError, UsageError, unknown_name
-from zerolabel.methods.base import BATCH
+from zerolabel.methods.base import BATCH, class_names
 from zerolabel.methods.regions import RegionConfig, RegionMethod
 from zerolabel.networks.concepts import ConceptConfig, ConceptGenerator
 from zerolabel.stages import concepts, encode, foreground
@@ -148,8 +148,9 @@ class Acseg(RegionMethod):
         return len(self.arrays["centroids"]) + (self.config.background != "none")
 
     def names(self) -> dict[int, str]:
-        """See `Method.names`."""
-        return {} if self.config.background == "none" else {0: "background"}
+        """See `Method.names`; where classes are retrieved, these are theirs."""
+        named = {} if self.config.background == "none" else {0: "background"}
+        return named | dict(enumerate(self.class_names[: self.k]))
 
     def facts(self) -> tuple[object, ...]:
         """See `RegionMethod.facts`."""
@@ -224,6 +225,7 @@ class Acseg(RegionMethod):
             raise DataError("No region has a class: the labels of all images are empty.")
         self.arrays["bank"], self.arrays["labels"] = torch.cat(vectors), torch.cat(labels)
         self.arrays["classes"] = self.arrays["labels"].max() + 1
+        self.class_names = class_names(samples)
 
     def eligible(self, found: Segments) -> Tensor:
         """Descriptions of the foreground."""

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -40,12 +40,15 @@ class Evidence:
         covered: bool (h, w), False where a protocol leaves patches without a category; or None.
         parts: int64 (h, w), the region of every patch, 0..R-1 of this image; None where the method
             knows no regions.
+        labels: int64 (H, W) of the photo, 0..K-1, where the method decides pixels by itself;
+            refinement is then left out, and `covered` is about the patches only.
     """
 
     scores: Tensor
     typical: Tensor
     covered: Tensor | None = None
     parts: Tensor | None = None
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Anatomy:
         concepts: float32 (C, D), what patches are compared with; None where there are none.
         homes: int64 (C,), the region of most patches that are nearest to a concept, -1 where none
             are: the concept is not used.
+        maps: name -> float32 (h, w) of any size, over the whole image: what else there is to draw,
+            e.g. "response to category 3", the most telling ones first.
     """
 
     tokens: Tensor
@@ -68,6 +73,7 @@ class Anatomy:
     valid: Tensor | None = None
     concepts: Tensor | None = None
     homes: Tensor | None = None
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Method(ABC):
@@ -83,6 +89,7 @@ class Method(ABC):
         self.curve: dict[int, float] = {}  # score of every k tried, if k was chosen
         self.losses: dict[int, float] = {}  # by step, if something was trained
         self.arrays: dict[str, Tensor] = {}  # what fit found; saved with the model
+        self.class_names: tuple[str, ...] = ()  # if categories are the classes of labels; saved too
 
     @abstractmethod
     def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
@@ -164,6 +171,28 @@ def configure(presets: Mapping[str, C], preset: str, changes: Mapping[str, Any])
     return dataclasses.replace(start, **values)  # type: ignore[type-var]
 
 
+def class_names(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Take the names of the classes from samples of which some have labels.
+
+    Args:
+        samples: in any order; those that know no names are passed over.
+
+    Returns:
+        The names, index = id; empty where no sample knows them.
+
+    Raises:
+        UsageError: samples differ in them, so that one id means two things.
+    """
+    known = {sample.classes for sample in samples if sample.classes}
+    if len(known) > 1:
+        lists = " and ".join(f"{', '.join(names[:3])}, ..." for names in sorted(known)[:2])
+        raise UsageError(
+            f"Expected images whose labels have the same classes, found {len(known)} lists of "
+            f"them: {lists}. Fit on one data set and one label space."
+        )
+    return next(iter(known), ())
+
+
 def sample_rows(x: Tensor, count: int, *, seed: int) -> Tensor:
     """Draw at most `count` rows without replacement, in their order."""
     if len(x) <= count:
@@ -219,10 +248,15 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _ends(value: Any) -> tuple[float, float]:
     """One number for both, or "start,end"."""
-    parts = value.split(",") if isinstance(value, str) else value
-    parts = [parts] if isinstance(parts, int | float) else list(parts)
+    parts = _several(value)
     first, last = parts * 2 if len(parts) == 1 else parts
     return _real(first), _real(last)
+
+
+def _several(value: Any) -> list[Any]:
+    """Numbers with commas between them, or one number."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return [parts] if isinstance(parts, int | float) else list(parts)
 
 
 PARSERS: dict[str, Callable[[Any], Any]] = {
@@ -233,4 +267,6 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "str": _text,
     "tuple[int, int]": _pair,
     "tuple[float, float]": _ends,
+    "tuple[int, ...]": lambda value: tuple(_whole(part) for part in _several(value)),
+    "tuple[float, ...]": lambda value: tuple(_real(part) for part in _several(value)),
 }

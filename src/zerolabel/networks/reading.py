@@ -9,9 +9,12 @@ Shapes: `B` images, `T` tokens (CLS, registers, patches), `D` channels, `h w` pa
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from zerolabel.networks.gradcam import cls_row
 from zerolabel.networks.transformer import KEY, QUERY, VALUE, Attention, Block
 from zerolabel.types import Features
 
@@ -24,6 +27,7 @@ NEEDS = {  # projections that each feature is made of
     "attention": {QUERY, KEY},
     "received": {QUERY, KEY},
     "context": set[int](),
+    "slopes": set[int](),
 }
 OUTPUTS = tuple(NEEDS)
 OF_PATCHES = {"queries": QUERY, "keys": KEY, "values": VALUE}  # no other token has a part in them
@@ -54,8 +58,11 @@ def read(
     if "context" in want:
         found["context"] = z
     if "attention" in want:
-        row = block.attn.weights(parts[QUERY][:, :1], parts[KEY])[:, :, 0, -cells:]
-        found["attention"] = row.reshape(*row.shape[:2], *grid)  # (B, heads, h, w)
+        paid = block.attn.weights(parts[QUERY][:, :1], parts[KEY])[:, :, 0, -cells:]
+        found["attention"] = paid.reshape(*paid.shape[:2], *grid)  # (B, heads, h, w)
+    if "slopes" in want:
+        row = cls_row(block, cast(nn.LayerNorm, norm), z, grid=grid)
+        found["slopes"] = row.slopes().permute(0, 2, 3, 1)  # (B, h, w, D)
     if "received" in want:
         found["received"] = patches(received(block.attn, parts[QUERY], parts[KEY]))[..., 0]
     if want & {"tokens", "cls"}:

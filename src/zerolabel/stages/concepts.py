@@ -5,8 +5,7 @@ Shapes: `N` patches, `D` channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,12 @@ from zerolabel.backbones import cache
 from zerolabel.errors import DataError
 from zerolabel.networks.concepts import ConceptConfig, concept_generator
 from zerolabel.ops.cluster import kmeans
-from zerolabel.store import Arrays, Stage, Store
+from zerolabel.stages.parts import arrays_of, forget, resume, train_in_parts
+from zerolabel.store import Stage, Store
 from zerolabel.training.concepts import ConceptTrainer, ConceptTraining, batches
 from zerolabel.types import Sample
 
-KEEP = 100  # steps after which an interrupted training can go on
 PATCHES, RESTARTS = 10_000, 3  # of the k-means that prototypes start from
-LOOKS = 200  # most losses that are kept for the curve
 
 
 def train(
@@ -57,8 +55,7 @@ def train(
     done = store.stage(
         name, lambda: _work(name, config, training, read, len(shards), device, store)
     )
-    for end in _ends(training.steps):
-        store.forget(f"{name}-{end}")
+    forget(name, steps=training.steps, store=store)
     arrays = {key: torch.from_numpy(value) for key, value in done.arrays.items()}
     return arrays, {int(step): loss for step, loss in done.info["losses"].items()}
 
@@ -76,34 +73,17 @@ def _work(
     sizes = [len(read(i)) for _, [i] in store.track("encode", range(shards), 1)]
     if not sum(sizes):
         raise DataError("None of the images could be read; failures.json lists the reasons.")
-    ends = _ends(training.steps)
-    before = next((kept for end in ends[::-1] if (kept := store.peek(f"{name}-{end}"))), None)
     generator = concept_generator(config, seed=training.seed)
-    if training.prototypes == "clusters" and before is None:
+    trainer = ConceptTrainer(generator.to(device), training)
+    begun = resume(name, trainer, steps=training.steps, store=store)
+    if training.prototypes == "clusters" and begun is None:
         with torch.no_grad():
             generator.prototypes.copy_(_clusters(read, sizes, config.concepts, training.seed))
-    trainer = ConceptTrainer(generator.to(device), training)
-    losses: dict[str, float] = {}
-    recent: list[float] = []  # since the last of them
-    if before is not None:
-        trainer.restore({key: torch.from_numpy(value) for key, value in before.arrays.items()})
-        losses, recent = dict(before.info["losses"]), list(before.info["recent"])
     stream = batches(read, sizes, batch=training.batch, seed=training.seed, first=trainer.step)
-    every = max(1, training.steps // LOOKS)
-    with store.timed("train"):
-        while trainer.step < training.steps:
-            recent.append(trainer.learn(next(stream)))
-            if trainer.step % every == 0 or trainer.step == training.steps:
-                losses[str(trainer.step)] = sum(recent) / len(recent)
-                recent = []
-                store.report("train", trainer.step, training.steps)
-            if trainer.step in ends[:-1]:
-                info = {"losses": dict(losses), "recent": list(recent)}
-                kept = Stage(_arrays(trainer.state()), info)
-                store.stage(f"{name}-{trainer.step}", partial(lambda stage: stage, kept))
-                store.forget(f"{name}-{trainer.step - KEEP}")
-    weights = trainer.generator.state_dict()
-    return Stage(_arrays(weights), {"losses": dict(losses)})
+    losses = train_in_parts(
+        name, trainer, lambda: trainer.learn(next(stream)), steps=training.steps, store=store
+    )
+    return Stage(arrays_of(trainer.generator.state_dict()), {"losses": losses})
 
 
 def _clusters(read: Callable[[int], Tensor], sizes: Sequence[int], count: int, seed: int) -> Tensor:
@@ -123,13 +103,3 @@ def _clusters(read: Callable[[int], Tensor], sizes: Sequence[int], count: int, s
     while len(found) < count:  # fewer patches than prototypes
         found = found.repeat(2, 1)
     return kmeans(found, count, seed=seed, restarts=RESTARTS).centroids
-
-
-def _ends(steps: int) -> list[int]:
-    """Steps after which a part of the training is kept, and the last one."""
-    return [*range(KEEP, steps, KEEP), steps]
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
-    """Copies: the training goes on with the tensors."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}

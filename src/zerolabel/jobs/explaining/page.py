@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from zerolabel.jobs.explaining.maps import Drawn, maps_exhibit
 from zerolabel.jobs.explaining.scene import GREY, Scene, name_of
 from zerolabel.outputs.scatter import Dots, Mark, scatter
 from zerolabel.outputs.views import inline_view
@@ -65,7 +66,13 @@ def plot(scene: Scene, *, title: str) -> str:
 
 
 def exhibits(
-    scene: Scene, *, name: str, svg: str, views: Mapping[str, Image], facts: Mapping[str, object]
+    scene: Scene,
+    *,
+    name: str,
+    svg: str,
+    views: Mapping[str, Image],
+    maps: Sequence[Drawn],
+    facts: Mapping[str, object],
 ) -> list[Exhibit]:
     """Lay a scene out for a page.
 
@@ -74,10 +81,11 @@ def exhibits(
         name: of the image.
         svg: from `plot`.
         views: label -> picture, uint8 (H, W, 3).
+        maps: what else there is to draw.
         facts: how it was made.
 
     Returns:
-        The plot, the pictures beside it, the parts and the facts.
+        The plot, the pictures beside it, maps if there are any, the parts and the facts.
     """
     word = "region" if scene.regional else "category"
     shares = scene.plane.shares
@@ -94,6 +102,7 @@ def exhibits(
     return [
         Exhibit("svg", "Patches in two dimensions", {"svg": svg}, caption),
         Exhibit("images", "The photo", data, _below(scene)),
+        *maps_exhibit(maps, name=name, total=len(scene.anatomy.maps)),
         _table(scene),
         Exhibit("facts", "How it was made", facts),
     ]

@@ -25,7 +25,7 @@ from zerolabel.methods.base import BATCH, Evidence, Method
 from zerolabel.outputs.colours import palette
 from zerolabel.stages.refine import refine
 from zerolabel.store import Store, read_json, write_bytes, write_json
-from zerolabel.types import Category, Image, LabelMap, Sample, Segmentation
+from zerolabel.types import IGNORE, Category, Image, LabelMap, Sample, Segmentation
 
 FACTS = frozenset(["tensors", "method", "config", "backbone", "weights", "notes", "categories"])
 __all__ = ["Model", "build", "load", "new_categories"]
@@ -114,7 +114,17 @@ class Model:
                 yield sample, Segmentation(label_map, self.categories)
 
     def label_map(self, evidence: Evidence, image: Image) -> LabelMap:
-        """Refine evidence to the size of the photo, as the method's settings say."""
+        """Refine evidence to the size of the photo, as the method's settings say.
+
+        Args:
+            evidence: of the photo; labels in it are taken as they are.
+            image: uint8 (H, W, 3), the photo.
+
+        Returns:
+            (H, W), uint8 up to 255 categories, else uint16.
+        """
+        if evidence.labels is not None:
+            return _decided(evidence.labels, image.shape[:2], K=len(evidence.scores))
         name = self.method.config.refine
         return refine(evidence.scores, image, name=name, covered=evidence.covered)
 
@@ -139,6 +149,7 @@ class Model:
             "backbone": method.backbone.name,
             "weights": None if learned else method.backbone.digest,
             "notes": method.notes,
+            "class_names": method.class_names,
             "categories": [dataclasses.asdict(category) for category in self.categories],
         }
         write_json(folder / "model.json", facts)
@@ -172,6 +183,7 @@ def load(folder: str | Path, *, weights: str | Path | None = None, device: str =
     method = build(facts["method"], backbone, settings=facts["config"])
     method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
     method.notes = facts["notes"]
+    method.class_names = tuple(facts.get("class_names", ()))  # older models have none
     return Model(method, tuple(_category(entry) for entry in facts["categories"]))
 
 
@@ -179,6 +191,17 @@ def new_categories(k: int, names: Mapping[int, str] | None = None) -> tuple[Cate
     """Categories without statistics yet, in the project's colours; unnamed ones have numbers."""
     colours, known = palette(k).tolist(), names or {}
     return tuple(Category(i, known.get(i, f"category {i}"), tuple(colours[i])) for i in range(k))
+
+
+def _decided(labels: Tensor, size: tuple[int, ...], *, K: int) -> LabelMap:
+    """Check what a method decided by itself; what does not fit is its own mistake."""
+    if labels.shape != size:
+        raise ValueError(f"labels have the size {tuple(labels.shape)}, the photo has {size}")
+    if labels.min() < 0 or labels.max() >= K:
+        low, high = int(labels.min()), int(labels.max())
+        raise ValueError(f"labels are {low}..{high}, the categories are 0..{K - 1}")
+    label_map: LabelMap = labels.cpu().numpy().astype(np.uint16 if K > IGNORE else np.uint8)
+    return label_map
 
 
 def _category(entry: dict[str, Any]) -> Category:

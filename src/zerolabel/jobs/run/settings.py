@@ -25,7 +25,11 @@ VERBS: dict[str, Mapping[str, Any]] = {
 }
 MOST_SEED = 2**32 - 1
 # 0 stands for none, the first, or what follows from other settings
-FROM_ZERO = ("components", "heads", "attention_heads", "hidden", "decay")
+FROM_ZERO = frozenset(
+    ["components", "heads", "attention_heads", "hidden", "decay"]
+    + ["stuff", "start", "uncertainty", "diversity", "teacher", "repeat"]
+    + ["held", "drop_path", "dropout", "warmup"]
+)
 GRAPH = 1 << 14  # most patches where a graph is built: it has their square in entries
 GRID = 1 << 18  # most patches elsewhere
 

@@ -1,0 +1,1 @@
+"""Parts of the job granularity: whose directory it is, and its page."""

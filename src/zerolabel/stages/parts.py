@@ -1,0 +1,86 @@
+"""A training as a stage: in parts, each of which holds all that the next one needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zerolabel.store import Arrays, Stage, Store
+
+KEEP = 100  # steps after which an interrupted training can go on
+LOOKS = 200  # most losses that are kept for the curve
+
+
+class Trainer(Protocol):
+    """What learns step by step, and can be put aside."""
+
+    step: int
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that `restore` needs."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on where another one stopped."""
+
+
+def resume(name: str, trainer: Trainer, *, steps: int, store: Store) -> Stage | None:
+    """Bring a trainer to where an interrupted training was last kept; None if it was nowhere."""
+    ends = _ends(steps)
+    before = next((kept for end in ends[::-1] if (kept := store.peek(f"{name}-{end}"))), None)
+    if before is not None:
+        trainer.restore({key: torch.from_numpy(value) for key, value in before.arrays.items()})
+    return before
+
+
+def train_in_parts(
+    name: str, trainer: Trainer, learn: Callable[[], float], *, steps: int, store: Store
+) -> dict[str, float]:
+    """Train to the end, keeping every part as a stage of the run.
+
+    Args:
+        name: of the stage that the training belongs to.
+        trainer: its step rises with every call of `learn`.
+        learn: does the next step and returns its loss, both a function of the trainer's step.
+        steps: length of the training.
+        store: keeps the last part; drop it with `forget` once the result is kept.
+
+    Returns:
+        From step to loss, averaged since the step before it.
+    """
+    before = resume(name, trainer, steps=steps, store=store)
+    losses: dict[str, float] = dict(before.info["losses"]) if before else {}
+    recent: list[float] = list(before.info["recent"]) if before else []
+    every, parts = max(1, steps // LOOKS), set(_ends(steps)[:-1])
+    with store.timed("train"):
+        while trainer.step < steps:
+            recent.append(learn())
+            if trainer.step % every == 0 or trainer.step == steps:
+                losses[str(trainer.step)] = sum(recent) / len(recent)
+                recent = []
+                store.report("train", trainer.step, steps)
+            if trainer.step in parts:
+                info = {"losses": dict(losses), "recent": list(recent)}
+                kept = Stage(arrays_of(trainer.state()), info)
+                store.stage(f"{name}-{trainer.step}", partial(lambda stage: stage, kept))
+                store.forget(f"{name}-{trainer.step - KEEP}")
+    return losses
+
+
+def forget(name: str, *, steps: int, store: Store) -> None:
+    """Drop the parts of a training whose result is kept."""
+    for end in _ends(steps):
+        store.forget(f"{name}-{end}")
+
+
+def arrays_of(tensors: Mapping[str, Tensor]) -> Arrays:
+    """Copies as arrays: the training goes on with the tensors."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
+
+
+def _ends(steps: int) -> list[int]:
+    """Steps after which a part of the training is kept, and the last one."""
+    return [*range(KEEP, steps, KEEP), steps]
