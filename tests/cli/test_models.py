@@ -46,7 +46,7 @@ def test_listing_says_what_there_is_and_what_is_here(args, home):
     assert rows["dino-vits8"][1:] == ["Apache-2.0", "87", "MB", "yes", "all", source]
     assert rows["dino-vits16"][4] == "no"
     assert rows["filterbank"][2:5] == ["-", "-", "tokens"]
-    every = "attention, cls, context, keys, queries, received, tokens, values"
+    every = "attention, cls, context, keys, queries, received, slopes, tokens, values"
     assert legend == f"all: {every}\n"
 
 
