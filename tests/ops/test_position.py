@@ -5,7 +5,7 @@ from reference import position as reference
 
 from zerolabel.ops.position import interpolate_positions
 
-RULES = ("dino", "size", "size-antialias")
+RULES = ("dino", "size", "size-antialias", "bilinear")
 SIZES = [(5, 5), (3, 9), (12, 2), (1, 1), (14, 20)]
 
 
@@ -39,6 +39,7 @@ def test_the_rules_differ_by_hundredths_at_320_x_448():
     outs = [interpolate_positions(pos, (20, 28), rule=rule) for rule in RULES]
     assert (outs[0] - outs[1]).abs().max() > 1e-2
     assert (outs[1] - outs[2]).abs().max() > 1e-2
+    assert (outs[1] - outs[3]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("side", [14, 28, 37])

@@ -1,4 +1,4 @@
-"""Bicubic resampling one output value at a time."""
+"""Bicubic and bilinear resampling one output value at a time."""
 
 import math
 
@@ -26,6 +26,17 @@ def weights_1d(old, new, scale):
     return matrix
 
 
+def weights_1d_linear(old, new):
+    """(new, old) matrix of the two nearest; beyond the border the edge value is repeated."""
+    matrix = np.zeros((new, old))
+    for i in range(new):
+        centre = (i + 0.5) * old / new - 0.5
+        base = math.floor(centre)
+        for j in (base, base + 1):
+            matrix[i, min(max(j, 0), old - 1)] += 1 - abs(centre - j)
+    return matrix
+
+
 def weights_1d_antialias(old, new):
     """(new, old) matrix; the kernel widens when shrinking and is cut and rescaled at the border."""
     matrix = np.zeros((new, old))
@@ -49,6 +60,8 @@ def interpolate(pos, size, rule):
             ways.append(weights_1d(side, new, (new + 0.1) / side))
         elif rule == "size":
             ways.append(weights_1d(side, new, new / side))
+        elif rule == "bilinear":
+            ways.append(weights_1d_linear(side, new))
         else:
             ways.append(weights_1d_antialias(side, new))
     out = np.einsum("ia,jb,abd->ijd", ways[0], ways[1], grid)

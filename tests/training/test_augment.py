@@ -110,7 +110,7 @@ def test_equals_the_slow_reference():
 @pytest.mark.parametrize("hue", [0.0, 0.1, -0.25])
 def test_the_matrix_does_what_each_colour_change_does(saturation, hue):
     numbers = torch.tensor([saturation]), torch.tensor([hue])
-    colour = 0.8 * augment._colour_matrix(*numbers)
+    colour = 0.8 * augment.colour_matrix(*numbers)
     images = photos(1, side=6)
     found = augment.apply(images, plain(1, colour=colour, contrast=torch.tensor([1.3])), size=6)
     seen = augment.apply(images, plain(1), size=6)[0].numpy()

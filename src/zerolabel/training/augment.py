@@ -102,7 +102,7 @@ def draw(view: View, count: int, *, generator: torch.Generator) -> Draw:
     )
     flip = happens(0.5)
     saturation = saturation * (1 - happens(0.2 * view.colour))
-    colour = brightness[:, None, None] * _colour_matrix(saturation, hue)
+    colour = brightness[:, None, None] * colour_matrix(saturation, hue)
     box = torch.stack([top, left, height, width], dim=1)
     return Draw(box, flip, blur, colour, contrast, happens(view.solarise))
 
@@ -158,8 +158,16 @@ def resampling(
     return (-0.5 * (offset / deviation[:, None, None]) ** 2).softmax(dim=-1)
 
 
-def _colour_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
-    """Saturation (B,) and hue (B,) in turns as matrices on RGB (B, 3, 3)."""
+def colour_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
+    """Write changes of saturation and hue as matrices on RGB.
+
+    Args:
+        saturation: (B,), 0 for grey, 1 for no change.
+        hue: (B,), in turns around the grey axis, 0 for no change.
+
+    Returns:
+        (B, 3, 3), hue first.
+    """
     eye = torch.eye(3, device=hue.device)
     grey = hue.new_tensor(LUMA).expand(3, 3)
     angle = 2 * math.pi * hue[:, None, None]
