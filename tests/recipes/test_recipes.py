@@ -71,4 +71,5 @@ def test_a_quote_is_in_the_list_of_published_numbers(name):
 
 
 def test_every_method_has_results():
-    assert set(results.METHODS) == set(METHODS)
+    own = {method for _, method, _ in results.OWN} | {results.TOLD[2]}
+    assert set(results.METHODS) | own == set(METHODS)

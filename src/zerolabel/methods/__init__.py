@@ -15,7 +15,10 @@ METHODS = {
     "datus": "zerolabel.methods.datus:Datus",
     "dino-attention": "zerolabel.methods.attention:DinoAttention",
     "kmeans": "zerolabel.methods.kmeans:KMeans",
+    "segmenter": "zerolabel.methods.segmenter:Segmenter",
+    "transfgu": "zerolabel.methods.transfgu:Transfgu",
 }
+SUPERVISED = frozenset({"segmenter"})  # methods that are fitted on labels
 
 
 def find(name: str) -> type[Method]:

@@ -6,8 +6,9 @@ for `Attention.weights`. State-dict names are those of DINO and timm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -147,6 +148,23 @@ class Block(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         return self.finish(z, self.attn(self.norm1(z)))
+
+
+def regularise(
+    blocks: Sequence[nn.Module], *, drop_path: float = 0.0, dropout: float = 0.0
+) -> None:
+    """Set what blocks drop while they are trained; none of it is a weight.
+
+    Args:
+        blocks: of one network, in their order; changed in place.
+        drop_path: share of the images whose residual branches the last block drops, 0..1; it rises
+            linearly from 0 in the first one (Huang et al. 2016, section 3).
+        dropout: share dropped of the attention and after each linear layer, 0..1.
+    """
+    deepest = max(1, len(blocks) - 1)
+    for depth, block in enumerate(cast("Sequence[Block]", blocks)):
+        block.drop_path.rate = drop_path * depth / deepest
+        block.attn.drop.p = block.mlp.drop.p = dropout
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zerolabel.errors import UsageError, unknown_name
 from zerolabel.networks.reading import OUTPUTS, read, within
 from zerolabel.networks.stem import ConvStem, PatchEmbed
-from zerolabel.networks.transformer import Block
+from zerolabel.networks.transformer import Block, regularise
 from zerolabel.ops.position import PosInterp, interpolate_positions
 from zerolabel.types import Features
 
@@ -123,6 +123,18 @@ class ViT(nn.Module):
         block = partial(Block, dim, config.heads, hidden, eps=config.eps, scaled=config.layerscale)
         self.blocks = nn.ModuleList(block() for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, eps=config.eps)
+        self.drop = nn.Dropout(0.0)  # of what enters the first block
+
+    def regularise(self, *, drop_path: float = 0.0, dropout: float = 0.0) -> None:
+        """Set what is dropped in training, in the blocks and of the tokens that enter.
+
+        Args:
+            drop_path: share of the images whose branches the last block drops, 0..1.
+            dropout: share dropped of the tokens that enter, of the attention, and after each linear
+                layer, 0..1.
+        """
+        self.drop.p = dropout
+        regularise(list(self.blocks), drop_path=drop_path, dropout=dropout)
 
     def forward(self, x: Tensor, want: Collection[str]) -> Features:
         """Compute features of a batch, and nothing that was not asked for.
@@ -178,7 +190,7 @@ class ViT(nn.Module):
         if self.config.registers:  # registers have no position
             parts.append(self.register_tokens.expand(batch, -1, -1))
         parts.append(patches.flatten(2).transpose(1, 2) + pos)
-        return torch.cat(parts, dim=1), (h, w)  # (B, 1 + registers + h*w, D)
+        return self.drop(torch.cat(parts, dim=1)), (h, w)  # (B, 1 + registers + h*w, D)
 
     def trunk(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Run all blocks but the last: tokens (B, T, D) that enter it, and the grid (h, w)."""

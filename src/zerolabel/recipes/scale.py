@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
+from safetensors.torch import save_file
 
 from zerolabel.backbones import SHIPPED
 from zerolabel.backbones.registry import BACKBONES
@@ -20,6 +21,8 @@ from zerolabel.data.planted import plant
 from zerolabel.data.synthetic import world
 from zerolabel.jobs.experiments.cells import Cell, Experiment
 from zerolabel.methods import METHODS, find
+from zerolabel.networks.resnet import ResNetConfig, random_resnet
+from zerolabel.networks.students import IMAGES
 from zerolabel.recipes.places import CLASSIFIED
 
 FEW = 24  # images of a split
@@ -32,6 +35,15 @@ ITERATIONS = 300  # of what the small version trains
 TINY = (64, 64)  # pixels at which a rehearsal encodes: 16 patches
 PLANTED = 2  # images of a planted split
 STEPS = 2  # iterations of a rehearsal
+LESS: dict[str, dict[str, Any]] = {  # what else the small version changes, by method
+    "segmenter": {"short": SIDE, "window": SIDE, "stride": 192, "crop": 160, "batch": 2},
+    "transfgu": {"zoom": 1.0, "crop_size": 96, "epochs": 12, "repeat": 1, "batch": 8},
+}
+LEAST: dict[str, dict[str, Any]] = {  # and a rehearsal
+    "segmenter": {"short": 64, "window": 64, "stride": 64, "crop": 64, "batch": PLANTED},
+    "transfgu": {"zoom": 2.0, "crop_size": 16, "epochs": 2, "repeat": 1, "batch": PLANTED}
+    | {"start": 1, "intervals": (1,)},
+}
 
 
 def small(experiment: Experiment) -> Experiment:
@@ -52,7 +64,9 @@ def small(experiment: Experiment) -> Experiment:
             backbone=cell.backbone if here else SHIPPED,
             split=None if cell.data == CLASSIFIED else f"{cell.split or ''}:{FEW}",
             train=cell.train and f"{cell.train}:{LEARN}",
-            settings=_changed(cell, size=(SIDE, SIDE), iterations=ITERATIONS),
+            settings=_changed(
+                cell, size=(SIDE, SIDE), iterations=ITERATIONS, **LESS.get(cell.method, {})
+            ),
         )
 
     return _scaled(experiment, shrink, SMALL)
@@ -81,12 +95,33 @@ def rehearse(experiment: Experiment, root: Path) -> tuple[Experiment, dict[str, 
     }
 
     def shrink(cell: Cell) -> Cell:
-        settings = _changed(cell, size=TINY, iterations=STEPS)
+        settings = _changed(cell, size=TINY, iterations=STEPS, **LEAST.get(cell.method, {}))
         if cell.method and "k" in settings:
             settings["k"] = 1 if settings["k"] == 1 else 2
+        if cell.method == "transfgu":
+            settings |= _fewest(cell)
+        if settings.get("student") in IMAGES:
+            settings["student_weights"] = _body(root / "body.safetensors")
         return replace(cell, backbone=cell.backbone and RANDOM, settings=settings)
 
     return _scaled(experiment, shrink, DRY), places
+
+
+def _fewest(cell: Cell) -> dict[str, int]:
+    """How many categories a rehearsal has: two of objects, one of stuff where there is any."""
+    preset = find(cell.method).PRESETS[cell.preset]
+    stuff = min(1, preset.stuff)
+    return {"k": 2 + stuff + (preset.background == "quiet"), "stuff": stuff}
+
+
+def _body(path: Path) -> str:
+    """Write the weights of a small residual network."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            random_resnet(ResNetConfig("basic", (1, 1, 1, 1), width=4), seed=0).state_dict(), path
+        )
+    return str(path)
 
 
 def _changed(cell: Cell, **changes: Any) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Values that change over a run, each a function of the step alone, so that a run can resume."""
+"""Values that change over a run, so that a run can resume: each a function of the step alone.
+
+But for `Plateau`, which looks at the loss and says what it needs to go on.
+"""
 
 from __future__ import annotations
 
@@ -43,3 +46,61 @@ class Ramp:
         steps = self.share * total
         done = min(1.0, step / steps) if steps else 1.0
         return self.start + (self.end - self.start) * done
+
+
+@dataclass(frozen=True)
+class Poly:
+    """A power of the share of the run that is left, from `start` to `end`.
+
+    Attributes:
+        start: value at step 0, after the warm-up if there is one.
+        end: value after the last step.
+        power: 1 is a straight line.
+        warmup: steps over which the value rises linearly to the curve, which starts at step 0.
+
+    Source:
+        Segmenter's published code: power 0.9 down to 1e-5, no warm-up.
+    """
+
+    start: float
+    end: float = 1e-5
+    power: float = 0.9
+    warmup: int = 0
+
+    def at(self, step: int, total: int) -> float:
+        """The value at a step out of `total`; beyond the last it stays."""
+        left = max(0.0, 1 - step / max(1, total))
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        low = min(self.end, self.start)  # so that no value rises in the end
+        value: float = low + (self.start - low) * left**self.power
+        return value * rise
+
+
+@dataclass
+class Plateau:
+    """A tenth of the value whenever a loss has not fallen for a while; torch's rule and defaults.
+
+    Attributes:
+        factor: of the value at each fall.
+        patience: losses without a new best that are borne; the next one makes the value fall.
+        threshold: a loss is a new best below (1 - threshold) times the best.
+        best: the lowest loss so far.
+        bad: losses since then.
+        scale: what the starting value is multiplied with.
+    """
+
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    best: float = math.inf
+    bad: int = 0
+    scale: float = 1.0
+
+    def see(self, loss: float) -> None:
+        """Take note of the loss of an epoch."""
+        if loss < self.best * (1 - self.threshold):
+            self.best, self.bad = loss, 0
+        else:
+            self.bad += 1
+        if self.bad > self.patience:
+            self.scale, self.bad = self.scale * self.factor, 0
