@@ -250,3 +250,11 @@ def test_what_decides_responses_decides_the_training(tmp_path):
         now = len([*tmp_path.rglob("decoder/*")])
         assert now == before + 1, changes
         before = now
+
+
+@pytest.mark.parametrize(("images", "most"), [(1, 2), (5, 2), (8, 4)])
+def test_auto_finds_at_most_half_as_many_categories_as_images(images, most):
+    """Crops of one image overlap: left alone, the silhouette makes a category of each photo."""
+    made, _ = fit(coloured_world(images), k="auto", train="initial", prior=False)
+    assert 2 <= made.k <= most
+    assert all(k <= most for k in made.curve)

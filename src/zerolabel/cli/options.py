@@ -32,7 +32,7 @@ FIT = (
         default="default",
         show_default=True,
         help="default, protocol (no photo-guided refinement), or the method's own: paper, "
-        "paper-code, voc, coco.",
+        "paper-code, voc, coco, ...; the page of each method lists them.",
     ),
     click.option(
         "--backbone",

@@ -23,7 +23,7 @@ from zerolabel.methods.transfgu_config import PRESETS, Config
 from zerolabel.networks.students import KINDS, Student
 from zerolabel.ops.bootstrapping import normalise, separate, with_background
 from zerolabel.stages import bootstrap, encode, exams, learners
-from zerolabel.stages.categorise import categorise
+from zerolabel.stages.categorise import MOST, categorise
 from zerolabel.stages.crops import OBJECTS, STUFF, bank
 from zerolabel.stages.crops import check as check_crops
 from zerolabel.stages.responses import WANTS, Responding, Responses, respond
@@ -89,7 +89,9 @@ class Transfgu(Method):
         objects, stuff = self._crops(samples, store)
         self.curve, self.losses = {}, {}
         with store.timed("categorise"):
-            self.arrays = {"centroids": self._categorise(objects, stuff)}
+            # Crops of one image overlap, and would make it a category of its own.
+            most = max(2, min(MOST, len(samples) // 2))
+            self.arrays = {"centroids": self._categorise(objects, stuff, most=most)}
         if self.config.train != "initial":
             self._train(samples, store)
 
@@ -144,10 +146,10 @@ class Transfgu(Method):
             raise DataError("None of the images could be read; failures.json lists the reasons.")
         return torch.cat(found[OBJECTS]), torch.cat(found[STUFF])
 
-    def _categorise(self, objects: Tensor, stuff: Tensor) -> Tensor:
+    def _categorise(self, objects: Tensor, stuff: Tensor, *, most: int) -> Tensor:
         """Cluster objects and stuff apart: centres (K without background, D), objects first.
 
-        Scores of the numbers tried are kept by the K that each would make.
+        Scores of the numbers tried, up to `most`, are kept by the K that each would make.
         """
         c = self.config
         others = c.stuff + (c.background == "quiet")
@@ -162,7 +164,7 @@ class Transfgu(Method):
                     f"show {word}. Give more images or a smaller --k{hint}."
                 )
             if count:
-                found = categorise(crops, replace(c, k=count))
+                found = categorise(crops, replace(c, k=count), most=most)
                 centres.append(found.centroids)
                 self.curve |= {tried + others: score for tried, score in found.curve.items()}
         return torch.cat(centres)

@@ -47,12 +47,16 @@ class Categories:
     curve: dict[int, float]
 
 
-def categorise(vectors: Tensor, options: Categorise) -> Categories:
+MOST = 30  # categories that "auto" tries
+
+
+def categorise(vectors: Tensor, options: Categorise, *, most: int = MOST) -> Categories:
     """Find the categories of a data set.
 
     Args:
         vectors: float32 (N, D), L2-normalised.
         options: which function, and its settings.
+        most: the largest k that "auto" tries.
 
     Returns:
         One centroid per category.
@@ -65,7 +69,7 @@ def categorise(vectors: Tensor, options: Categorise) -> Categories:
     k = options.k
     curve: dict[int, float] = {}
     if k == "auto":
-        k, curve = choose_k(vectors, seed=options.seed)
+        k, curve = choose_k(vectors, seed=options.seed, high=most)
     if not isinstance(k, int):
         raise UsageError(f"k must be 'auto' or a whole number, got {k!r}.")
     if k > len(vectors):
