@@ -30,7 +30,12 @@ pytestmark = pytest.mark.usefixtures("small_worlds")
 OWN = {  # where filterbank cannot do, or the default takes long
     "dino-attention": {"backbone": "random-vitt8", "describe": "pool"},
     "acseg": {"iterations": 2, "steps": 1},
+    "transfgu": {
+        **{"backbone": "random-vitt8", "crop_size": 32, "zoom": 1.0, "batch": 3},
+        **{"epochs": 2, "repeat": 1},
+    },
 }
+WITHOUT_REGIONS = ("kmeans", "transfgu")
 FAST = {"k": 3, "size": 64, "backbone": "filterbank"}
 GRID = 8
 
@@ -71,7 +76,10 @@ def dots(svg):
 def test_every_method_can_be_looked_into(method, fits, photos, tmp_path):
     found = explain(fits(method), photos / "photo-1.png", tmp_path / "out")
     assert found.path == tmp_path / "out"
-    assert {path.name for path in found.path.iterdir()} == {
+    files = {path.name for path in found.path.iterdir()}
+    maps = {name for name in files if name.startswith("map-")}  # of responses
+    assert bool(maps) == (method == "transfgu")
+    assert files - maps == {
         *("index.html", "embedding.svg", "explain.json", "run.json"),
         *("photo.jpg", "regions.jpg", "categories.jpg"),
     }
@@ -82,7 +90,7 @@ def test_every_method_can_be_looked_into(method, fits, photos, tmp_path):
     assert sum(entry["patches"] for entry in facts["regions"]) == h * w
     assert sum(entry["share"] for entry in facts["regions"]) == pytest.approx(1)
     assert facts["count"] + facts["too_small"] == len(facts["regions"])
-    assert facts["parts"] == ("categories" if method == "kmeans" else "regions")
+    assert facts["parts"] == ("categories" if method in WITHOUT_REGIONS else "regions")
     svg = (found.path / "embedding.svg").read_text()
     assert sum(dots(svg).values()) == h * w
     assert "nan" not in svg

@@ -24,6 +24,10 @@ OWN = {
     "segmenter": {"backbone": "random-vitt8"},  # it trains a transformer
     # Where filterbank cannot do; crops of 224 pixels would take half a minute.
     "dino-attention": {"backbone": "random-vitt8", "describe": "pool"},
+    "transfgu": {
+        **{"backbone": "random-vitt8", "crop_size": 32, "zoom": 1.0, "batch": 6},
+        **{"epochs": 2, "repeat": 1},
+    },
     "acseg": {"iterations": 20, "batch": 6, "steps": 2, "describe": "crop-cls"},
 }
 ADAPTED = {"datus": ("no keys", "no CLS"), "acseg": ("no CLS",)}  # by filterbank

@@ -116,8 +116,9 @@ def test_every_setting_can_be_typed_and_is_documented(name):
         typed = {}
         for field in fields(config):
             value = getattr(config, field.name)
+            between = "x" if field.type == "tuple[int, int]" else ","
             typed[field.name] = (
-                "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                between.join(map(str, value)) if isinstance(value, tuple) else str(value)
             )
         assert configure(presets, preset, typed) == config
     documented = " ".join(kind.__doc__ for kind in type(config).__mro__[:-1])

@@ -31,8 +31,10 @@ FIT = (
         "--preset",
         default="default",
         show_default=True,
-        help="default, protocol (no photo-guided refinement), or the method's own: paper, "
-        "paper-code, voc, coco, ...; the page of each method lists them.",
+        help="default, protocol (no photo-guided refinement), or the method's own; acseg: voc, "
+        "coco; datus: paper, paper-code; segmenter: official-ade20k, official-context, "
+        "official-cityscapes, seed; transfgu: coco27, coco27-curated, coco171, coco80, cityscapes, "
+        "voc, lip5, lip16, lip19.",
     ),
     click.option(
         "--backbone",

@@ -6,11 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from zerolabel.errors import StoreError
 from zerolabel.jobs.fit import Options, fit_in, open_samples, prepare
 from zerolabel.jobs.run.claim import check_place
 from zerolabel.jobs.run.finish import Run, finish
-from zerolabel.store import Progress, Store, read_json
+from zerolabel.store import Progress, Store
 from zerolabel.types import Sample
 
 
@@ -88,23 +87,10 @@ def segment_samples(
         ZerolabelError: anything that a user can mend; it says how.
     """
     began = time.perf_counter()
-    _refuse_other_commands(Path(out))
     method = prepare(options, out)
     store = Store(out, shared=shared, report=progress)
     with store.lock():
         model = fit_in(store, samples, method, geometry=options.geometry)
         return finish(
             model, samples, store=store, words=words, began=began, overlays=overlays, report=report
-        )
-
-
-def _refuse_other_commands(out: Path) -> None:
-    """Refuse a folder that another command marked as its own, e.g. one that holds levels."""
-    path = out / "run.json"
-    run = read_json(path) if path.exists() else None
-    job = run.get("job") if isinstance(run, dict) else None
-    if isinstance(job, dict) and "command" in job:
-        raise StoreError(
-            f"{out} holds results of another kind ({job['command']}), not one run. Choose another "
-            "--out, or delete that folder."
         )

@@ -57,6 +57,11 @@ def claim(store: Store, job: Mapping[str, Any], samples: Sequence[Sample]) -> No
     asked = json.loads(json.dumps(asked))  # as it comes back from a file: a tuple is a list
     path, listing = store.root / "run.json", store.root / "cache" / "data.json"
     before = _read_run(path)
+    if "command" in before.get("job", {}):  # e.g. a folder of levels
+        raise StoreError(
+            f"{store.root} holds results of another kind ({before['job']['command']}), not one "
+            "run. Choose another --out, or delete that folder."
+        )
     held = any((store.root / name).exists() for name in RESULTS)
     differs = _differences(before, asked, listing, digests)
     if held and differs:
