@@ -45,7 +45,7 @@ CHOICES = {
     "amp": ("auto", "on", "off"),
 }
 NOTE = "labels: "
-FREE = "acseg, datus, dino-attention and kmeans"  # methods that need no labels
+FREE = "acseg, datus, dino-attention, kmeans and transfgu"  # methods that need no labels
 
 
 @dataclass(frozen=True, kw_only=True)
