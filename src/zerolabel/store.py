@@ -38,6 +38,16 @@ FOREIGN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 log = logging.getLogger(__name__)
 
 
+def prefixed(report: Progress | None, prefix: str) -> Progress:
+    """Say before every piece of work what it belongs to; nothing if nobody listens."""
+
+    def said(work: str, done: int, total: int) -> None:
+        if report is not None:
+            report(prefix + work, done, total)
+
+    return said
+
+
 @dataclass(frozen=True)
 class Stage:
     """The result of one stage: arrays for mathematics, info for everything else.
@@ -264,6 +274,13 @@ def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     # File names that are no UTF-8 come as lone surrogates; JSON's own escape holds them.
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def below(entries: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """Take the entries of a flat dict whose names start with a prefix, named without it."""
+    return {
+        name[len(prefix) :]: value for name, value in entries.items() if name.startswith(prefix)
+    }
 
 
 def read_json(path: Path) -> Any:

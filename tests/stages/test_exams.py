@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from planted import broken
 
@@ -13,9 +13,10 @@ from zerolabel.data.folder import from_arrays
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, UsageError
 from zerolabel.evaluation.confusion import scores
-from zerolabel.evaluation.patches import patch_labels
+from zerolabel.ops.regions import patch_labels
 from zerolabel.stages import exams
 from zerolabel.store import Store
+from zerolabel.types import Sample
 
 
 class Said(torch.nn.Module):
@@ -36,9 +37,12 @@ def test_patches_get_the_class_that_evaluation_gives_them(seed):
     generator = np.random.default_rng(seed)
     size, grid = generator.integers(3, 12, 2), generator.integers(1, 8, 2)
     label = generator.choice(np.array([0, 1, 2, 7, 255], np.uint8), tuple(size))
-    found = exams.on_grid(label, tuple(grid))
+    expected = patch_labels(label, tuple(grid), 8)
+    assume((expected < 255).any())
+    sample = Sample("a", lambda: None, lambda: "", lambda: label)
+    found = exams.prepare(lambda shard: None, [sample], tuple(grid), store=Store()).labels["a"]
     assert found.dtype == np.uint8
-    assert np.array_equal(found, patch_labels(label, tuple(grid), 8))
+    assert np.array_equal(found, expected)
 
 
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 6))

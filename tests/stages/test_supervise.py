@@ -12,7 +12,7 @@ from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, UsageError
 from zerolabel.networks.mask_transformer import LinearConfig
 from zerolabel.networks.vit import VitConfig, random_vit
-from zerolabel.stages import supervise
+from zerolabel.stages import parts, supervise
 from zerolabel.store import Store
 from zerolabel.training.lessons import Lessons, Pages
 from zerolabel.training.scenes import SceneConfig
@@ -115,8 +115,8 @@ def test_whatever_decides_the_result_is_in_the_name(changes, samples, tmp_path):
 @pytest.mark.parametrize("stop", [5, 7, 99])
 @pytest.mark.parametrize("held", [0.0, 0.3])
 def test_an_interrupted_training_goes_on_bit_for_bit(stop, held, samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(supervise, "KEEP", 2)
-    monkeypatch.setattr(supervise, "LOOKS", 2)
+    monkeypatch.setattr(parts, "KEEP", 2)
+    monkeypatch.setattr(parts, "LOOKS", 2)
     changes = {"lessons": Lessons(scene=SCENE, held=held), "schedule": "plateau", "iterations": 8}
     whole, every = run(samples, **changes)
     store = Store(tmp_path)

@@ -10,9 +10,10 @@ from zerolabel.backbones.weights import digest
 from zerolabel.errors import UsageError
 from zerolabel.networks.mask_transformer import LinearConfig, MaskTransformerConfig, decoder
 from zerolabel.networks.vit import VitConfig, random_vit
+from zerolabel.store import below
 from zerolabel.training import optimiser
 from zerolabel.training.schedule import Plateau, Poly
-from zerolabel.training.supervised import SupervisedTrainer, SupervisedTraining, below, padded
+from zerolabel.training.supervised import SupervisedTrainer, SupervisedTraining, padded
 
 K, DIM, SIDE = 3, 64, 32
 LINEAR = LinearConfig(encoder_dim=DIM, classes=K)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from zerolabel.errors import DataError, UsageError
-from zerolabel.evaluation.patches import patch_labels
 from zerolabel.ops.neighbours import nearest, vote
+from zerolabel.ops.regions import patch_labels
 from zerolabel.types import IGNORE, LabelMap
 
 

@@ -22,7 +22,7 @@ from zerolabel.jobs.run.model import LEARNED, Model
 from zerolabel.jobs.run.render import write_failures
 from zerolabel.jobs.run.settings import build
 from zerolabel.methods.base import BATCH, Method
-from zerolabel.store import Progress, Stage, Store, write_json
+from zerolabel.store import Progress, Stage, Store, below, write_json
 from zerolabel.types import Sample
 
 FEW = 5  # images below which the choice of k has nothing to stand on
@@ -198,7 +198,7 @@ def fit_in(
         _explain(samples, store)
         raise
     tensors = {name: torch.from_numpy(value) for name, value in done.arrays.items()}
-    learned = {k.removeprefix(LEARNED): v for k, v in tensors.items() if k.startswith(LEARNED)}
+    learned = below(tensors, LEARNED)
     if learned:
         backbone.restore(learned)
     method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from zerolabel import backbones
@@ -23,7 +23,7 @@ from zerolabel.jobs.run.settings import build
 from zerolabel.jobs.segment import segment_samples
 from zerolabel.methods.base import Method
 from zerolabel.outputs.report import write_exhibits
-from zerolabel.store import Progress, Store, write_bytes, write_json
+from zerolabel.store import Progress, Store, prefixed, write_bytes, write_json
 from zerolabel.types import Sample
 
 AUTO = "auto"
@@ -104,7 +104,7 @@ def segment_levels(
                     overlays=overlays,
                     report=report,
                     shared=root / "cache",
-                    progress=_named(level, progress),
+                    progress=prefixed(progress, f"{folder_of(level)}: "),
                 )
             except DataError:
                 _explain(root, root / folder_of(level))
@@ -191,17 +191,6 @@ def _page(
 
 def _title(level: int | str, run: Run) -> str:
     return f"k = {level}" if level != AUTO else f"auto, k = {len(run.categories)}"
-
-
-def _named(level: int | str, progress: Progress | None) -> Callable[[str, int, int], None] | None:
-    """Say before every piece of work which level it belongs to."""
-    if progress is None:
-        return None
-
-    def report(work: str, done: int, total: int) -> None:
-        progress(f"{folder_of(level)}: {work}", done, total)
-
-    return report
 
 
 def _explain(root: Path, level: Path) -> None:

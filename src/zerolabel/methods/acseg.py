@@ -30,7 +30,7 @@ from zerolabel.stages.discover import Encoded, each, needs
 from zerolabel.stages.encode import Loaded
 from zerolabel.stages.foreground import Foreground
 from zerolabel.stages.segments import Segments
-from zerolabel.store import Store
+from zerolabel.store import Store, below
 from zerolabel.training.concepts import ConceptTraining
 from zerolabel.training.precision import use_amp
 from zerolabel.types import IGNORE, Features, RegionMap, Sample
@@ -257,11 +257,7 @@ class Acseg(RegionMethod):
         """The generator with the weights of the model, and their digest; built once."""
         mark = self.arrays[f"{LEARNED}prototypes"]
         if self._generator is None or self._generator[0] is not mark:
-            weights = {
-                name.removeprefix(LEARNED): value
-                for name, value in self.arrays.items()
-                if name.startswith(LEARNED)
-            }
+            weights = below(self.arrays, LEARNED)
             generator = ConceptGenerator(self._shape).requires_grad_(False)
             generator.load_state_dict(weights)
             self._generator = mark, generator.to(self.backbone.device), digest(weights)

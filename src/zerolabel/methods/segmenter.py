@@ -20,6 +20,7 @@ from zerolabel.backbones import Backbone, require
 from zerolabel.backbones.vit import VitBackbone
 from zerolabel.data.transforms import to_tensor
 from zerolabel.errors import ImageError, UsageError, unknown_name
+from zerolabel.methods import METHODS, SUPERVISED
 from zerolabel.methods.base import Anatomy, Evidence, Method, class_names
 from zerolabel.networks.mask_transformer import (
     LinearConfig,
@@ -45,7 +46,6 @@ CHOICES = {
     "amp": ("auto", "on", "off"),
 }
 NOTE = "labels: "
-FREE = "acseg, datus, dino-attention, kmeans and transfgu"  # methods that need no labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +200,11 @@ class Segmenter(Method):
             return
         labelled = [sample for sample in samples if sample.load_label is not None]
         if not labelled:
+            *most, last = sorted(METHODS.keys() - SUPERVISED)
+            free = f"{', '.join(most)} and {last}"
             raise UsageError(
                 "segmenter learns from labels, and none of these images has one. Give a labelled "
-                f"data set, or --set checkpoint=FILE; {FREE} need no labels."
+                f"data set, or --set checkpoint=FILE; {free} need no labels."
             )
         self.class_names = class_names(labelled)
         asked = self.config.k if isinstance(self.config.k, int) else len(self.class_names)

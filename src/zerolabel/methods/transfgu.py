@@ -28,10 +28,9 @@ from zerolabel.stages.crops import OBJECTS, STUFF, bank
 from zerolabel.stages.crops import check as check_crops
 from zerolabel.stages.responses import WANTS, Responding, Responses, respond
 from zerolabel.stages.responses import check as check_responses
-from zerolabel.store import Store
+from zerolabel.store import Store, below
 from zerolabel.training.bootstrap import Bootstrapping
 from zerolabel.training.precision import use_amp
-from zerolabel.training.supervised import below
 from zerolabel.types import Sample
 
 LEARNED = "student."  # prefix of the decoder's weights in the model

@@ -1,4 +1,4 @@
-"""Regions of a patch grid or an image: pieces, sizes, boxes, and values painted back."""
+"""Regions of a patch grid or an image: pieces, boxes, values painted back, labels of patches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from zerolabel.errors import UsageError
+from zerolabel.types import IGNORE, LabelMap
 
 Grid = NDArray[np.integer[Any]]
 Labels = Grid | NDArray[np.bool_]
@@ -110,6 +111,25 @@ def cells(size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.int64]:
         for pixels, patches in zip(size, grid, strict=True)
     )
     return rows[:, None] * grid[1] + columns
+
+
+def patch_labels(label: LabelMap, grid: tuple[int, int], classes: int) -> NDArray[np.int64]:
+    """Give every patch the class that most of its scored pixels have.
+
+    Args:
+        label: integers (H, W); ids outside 0..C-1 are not scored.
+        grid: (h, w).
+        classes: C.
+
+    Returns:
+        int64 (h, w), the lowest id of equals; 255 for patches without a scored pixel.
+    """
+    h, w = grid
+    scored = (label >= 0) & (label < classes)
+    pairs = cells(label.shape, grid)[scored] * classes + label[scored]
+    counts = np.bincount(pairs, minlength=h * w * classes).reshape(h, w, classes)
+    found: NDArray[np.int64] = np.where(counts.any(2), counts.argmax(2), IGNORE)
+    return found
 
 
 def largest_component(mask: NDArray[np.bool_], *, connectivity: int = 8) -> NDArray[np.bool_]:

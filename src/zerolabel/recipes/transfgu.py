@@ -117,7 +117,7 @@ def voc() -> Experiment:
 
 
 def lip5() -> Experiment:
-    """TransFGU on LIP val, 4 parts of people and a background.
+    """TransFGU on LIP val, 5 parts of people and a background.
 
     Command: `zerolabel reproduce transfgu-lip5 DATA`. Time: not measured, and not run with
     published weights.
@@ -127,7 +127,7 @@ def lip5() -> Experiment:
 
 
 def lip16() -> Experiment:
-    """TransFGU on LIP val, 15 parts of people and a background.
+    """TransFGU on LIP val, 16 parts of people and a background.
 
     Command: `zerolabel reproduce transfgu-lip16 DATA`. Time: not measured, and not run with
     published weights.

@@ -17,9 +17,9 @@ from torch import Tensor
 from zerolabel.errors import DataError, ImageError, UsageError
 from zerolabel.networks.students import Student
 from zerolabel.ops.matching import Counts, hungarian
-from zerolabel.ops.regions import cells
+from zerolabel.ops.regions import patch_labels
 from zerolabel.store import Store
-from zerolabel.types import IGNORE, LabelMap, Sample
+from zerolabel.types import IGNORE, Sample
 
 GridLabels = NDArray[np.uint8]  # (h, w), 255 where nothing is scored
 
@@ -75,7 +75,7 @@ def prepare(
         if sample.load_label is None:
             continue
         try:
-            label = on_grid(np.asarray(sample.load_label(), np.uint8), grid)
+            label = patch_labels(sample.load_label(), grid, IGNORE).astype(np.uint8)
         except (DataError, ImageError):
             continue
         scored = label[label != IGNORE]
@@ -88,23 +88,6 @@ def prepare(
             "Give a labelled data set, or leave select=last."
         )
     return Exam(read, labels, classes)
-
-
-def on_grid(label: LabelMap, grid: tuple[int, int]) -> GridLabels:
-    """Give every patch the class that most of its scored pixels have, the lowest id of equals.
-
-    Args:
-        label: uint8 (H, W), 255 = not scored.
-        grid: (h, w).
-
-    Returns:
-        uint8 (h, w), 255 for patches without a scored pixel.
-    """
-    scored = label != IGNORE
-    pairs = cells((label.shape[0], label.shape[1]), grid)[scored] * IGNORE + label[scored]
-    counts = np.bincount(pairs, minlength=grid[0] * grid[1] * IGNORE).reshape(*grid, IGNORE)
-    found: GridLabels = np.where(counts.any(2), counts.argmax(2), IGNORE).astype(np.uint8)
-    return found
 
 
 def judge(student: Student, exam: Exam, *, shards: int) -> float:

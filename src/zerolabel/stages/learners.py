@@ -26,8 +26,7 @@ from zerolabel.networks.students import (
     student_config,
 )
 from zerolabel.stages import encode
-from zerolabel.store import Store
-from zerolabel.training.supervised import below
+from zerolabel.store import Store, below
 from zerolabel.types import Sample
 
 

@@ -11,19 +11,21 @@ from torch import Tensor
 
 from zerolabel.store import Arrays, Stage, Store
 
-KEEP = 100  # steps after which an interrupted training can go on
+KEEP, PARTS = 100, 100  # steps after which a training can go on; a long one has so many parts
 LOOKS = 200  # most losses that are kept for the curve
 
 
 class Trainer(Protocol):
     """What learns step by step, and can be put aside."""
 
-    step: int
+    @property
+    def step(self) -> int:
+        """Steps done."""
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `restore` needs."""
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on where another one stopped."""
 
 
@@ -54,7 +56,7 @@ def train_in_parts(
     before = resume(name, trainer, steps=steps, store=store)
     losses: dict[str, float] = dict(before.info["losses"]) if before else {}
     recent: list[float] = list(before.info["recent"]) if before else []
-    every, parts = max(1, steps // LOOKS), set(_ends(steps)[:-1])
+    every, parts, last = max(1, steps // LOOKS), set(_ends(steps)[:-1]), trainer.step
     with store.timed("train"):
         while trainer.step < steps:
             recent.append(learn())
@@ -66,7 +68,8 @@ def train_in_parts(
                 info = {"losses": dict(losses), "recent": list(recent)}
                 kept = Stage(arrays_of(trainer.state()), info)
                 store.stage(f"{name}-{trainer.step}", partial(lambda stage: stage, kept))
-                store.forget(f"{name}-{trainer.step - KEEP}")
+                store.forget(f"{name}-{last}")
+                last = trainer.step
     return losses
 
 
@@ -83,4 +86,5 @@ def arrays_of(tensors: Mapping[str, Tensor]) -> Arrays:
 
 def _ends(steps: int) -> list[int]:
     """Steps after which a part of the training is kept, and the last one."""
-    return [*range(KEEP, steps, KEEP), steps]
+    part = max(KEEP, steps // PARTS)
+    return [*range(part, steps, part), steps]

@@ -6,8 +6,7 @@ Shapes: `B` images, `H W` pixels of a crop.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,13 +17,11 @@ from zerolabel.data.census import Census, census
 from zerolabel.errors import DataError, UsageError
 from zerolabel.networks.mask_transformer import LinearConfig, MaskTransformerConfig, decoder
 from zerolabel.networks.vit import ViT
-from zerolabel.store import Arrays, Stage, Store
+from zerolabel.stages.parts import arrays_of, forget, train_in_parts
+from zerolabel.store import Stage, Store
 from zerolabel.training.lessons import Lessons, Pages
 from zerolabel.training.supervised import SupervisedTrainer, SupervisedTraining
 from zerolabel.types import Sample
-
-KEEP, PARTS = 100, 100  # steps after which a training can go on; a long one has so many parts
-LOOKS = 200  # most losses that are kept for the curve
 
 
 @dataclass(frozen=True)
@@ -120,11 +117,14 @@ def train(
         made = decoder(head, seed=training.seed)
         trainer = SupervisedTrainer(encoder.to(device), made.to(device), training)
         pages = Pages(samples, lessons, training)
-        return _work(name, trainer, pages, prepare, store)
+        course = _Course(trainer, pages, prepare)
+        losses = train_in_parts(name, course, course.learn, steps=training.iterations, store=store)
+        held = {str(step): loss for step, loss in course.held.items()}
+        info = {"losses": losses, "held": held, "failures": pages.failures}
+        return Stage(arrays_of(trainer.weights()), info)
 
     done = store.stage(name, work)
-    for end in _ends(training.iterations):
-        store.forget(f"{name}-{end}")
+    forget(name, steps=training.iterations, store=store)
     return Learned(
         {key: torch.from_numpy(value) for key, value in done.arrays.items()},
         {int(step): loss for step, loss in done.info["losses"].items()},
@@ -133,75 +133,52 @@ def train(
     )
 
 
-@dataclass
-class _Diary:
-    """Losses so far: those of the curves, since the last of them, and since the last epoch."""
+class _Course:
+    """A trainer, what it learns from, and what it is judged by; put aside as one.
 
-    losses: dict[str, float] = field(default_factory=dict)
-    held: dict[str, float] = field(default_factory=dict)
-    recent: list[float] = field(default_factory=list)
-    epoch: list[float] = field(default_factory=list)
+    Attributes:
+        epoch: losses since the last epoch ended.
+        held: from step to loss of the images held out.
+    """
 
+    def __init__(
+        self, trainer: SupervisedTrainer, pages: Pages, prepare: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.trainer, self.pages, self.prepare = trainer, pages, prepare
+        self.epoch: list[float] = []
+        self.held: dict[int, float] = {}
 
-def _work(
-    name: str,
-    trainer: SupervisedTrainer,
-    pages: Pages,
-    prepare: Callable[[Tensor], Tensor],
-    store: Store,
-) -> Stage:
-    """Train in parts; every part is a stage of the run that holds all that the next one needs."""
-    steps = trainer.config.iterations
-    ends = _ends(steps)
-    before = next((kept for end in ends[::-1] if (kept := store.peek(f"{name}-{end}"))), None)
-    diary = _Diary()
-    if before is not None:
-        trainer.restore({key: torch.from_numpy(value) for key, value in before.arrays.items()})
-        diary = _Diary(**before.info)
-    every, parts, last = max(1, steps // LOOKS), set(ends[:-1]), trainer.step
-    with store.timed("train"):
-        while trainer.step < steps:
-            images, labels = pages.batch(trainer.step)
-            loss = trainer.learn(prepare(images), labels)
-            diary.recent.append(loss)
-            diary.epoch.append(loss)
-            if trainer.step % every == 0 or trainer.step == steps:
-                diary.losses[str(trainer.step)] = float(np.mean(diary.recent))
-                diary.recent = []
-                store.report("train", trainer.step, steps)
-            if trainer.step % pages.epoch == 0 or trainer.step == steps:
-                _judge(trainer, pages, prepare, diary)
-            if trainer.step in parts:
-                info = {key: type(value)(value) for key, value in vars(diary).items()}
-                kept = Stage(_arrays(trainer.state()), info)
-                store.stage(f"{name}-{trainer.step}", partial(lambda stage: stage, kept))
-                store.forget(f"{name}-{last}")
-                last = trainer.step
-    info = {"losses": diary.losses, "held": diary.held, "failures": pages.failures}
-    return Stage(_arrays(trainer.weights()), info)
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.trainer.step
 
+    def learn(self) -> float:
+        """Do the next step, and end the epoch where it does."""
+        images, labels = self.pages.batch(self.step)
+        loss = self.trainer.learn(self.prepare(images), labels)
+        self.epoch.append(loss)
+        if self.step % self.pages.epoch == 0 or self.step == self.trainer.config.iterations:
+            self._judge()
+        return loss
 
-def _judge(
-    trainer: SupervisedTrainer,
-    pages: Pages,
-    prepare: Callable[[Tensor], Tensor],
-    diary: _Diary,
-) -> None:
-    """End an epoch: the loss of the images held out, or of those learned from, is its loss."""
-    loss = float(np.mean(diary.epoch))
-    diary.epoch = []
-    if pages.held:
-        found = [trainer.measure(prepare(x), y) for x, y in pages.exam()]
-        loss = diary.held[str(trainer.step)] = float(np.mean(found))
-    trainer.plateau.see(loss)
+    def state(self) -> dict[str, Tensor]:
+        """Everything that `restore` needs."""
+        epoch = torch.tensor(self.epoch, dtype=torch.float64)
+        held = torch.tensor(list(self.held.items()), dtype=torch.float64).reshape(-1, 2)
+        return self.trainer.state() | {"epoch": epoch, "held": held}
 
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where another one stopped."""
+        self.trainer.restore(state)
+        self.epoch = state["epoch"].tolist()
+        self.held = {int(step): loss for step, loss in state["held"].tolist()}
 
-def _ends(steps: int) -> list[int]:
-    """Steps after which a part of the training is kept, and the last one."""
-    part = max(KEEP, steps // PARTS)
-    return [*range(part, steps, part), steps]
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
-    """Copies: the training goes on with the tensors."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
+    def _judge(self) -> None:
+        """The loss of an epoch is that of the images held out, or of those learned from."""
+        loss = float(np.mean(self.epoch))
+        self.epoch = []
+        if self.pages.held:
+            found = [self.trainer.measure(self.prepare(x), y) for x, y in self.pages.exam()]
+            loss = self.held[self.step] = float(np.mean(found))
+        self.trainer.plateau.see(loss)

@@ -15,7 +15,7 @@ from zerolabel.backbones.segmenter_layouts import build, segmenter_state
 from zerolabel.backbones.weights import load_file
 from zerolabel.networks.mask_transformer import LinearConfig, MaskTransformerConfig, decoder
 from zerolabel.networks.vit import ViT
-from zerolabel.training.supervised import below
+from zerolabel.store import below
 
 LAYOUTS = ("official", "mmsegmentation")  # of checkpoints; the number is saved with the model
 LAYOUT = "layout"  # its name among the arrays

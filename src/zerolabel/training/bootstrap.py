@@ -19,9 +19,9 @@ from zerolabel.networks.students import Student
 from zerolabel.networks.transformer import seeded
 from zerolabel.ops import bootstrapping as losses
 from zerolabel.ops.roi import roi_align
+from zerolabel.store import below
 from zerolabel.training import optimiser
 from zerolabel.training.distort import jitter
-from zerolabel.training.supervised import below
 
 SCALES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # sides of a crop, as shares of the image's
 STEPS = 120  # of an epoch where few images do not make so many

@@ -5,7 +5,7 @@ Shapes: `B` images, `N` patches, `D` channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from zerolabel.networks.concepts import ConceptGenerator
 from zerolabel.ops.modularity import modularity_loss
+from zerolabel.store import below
+from zerolabel.training import optimiser
 
 WINDOW = 64  # shards read at once: 1,024 images, 154 MB of 196 patches with 384 channels
 
@@ -81,22 +83,13 @@ class ConceptTrainer:
     def state(self) -> dict[str, Tensor]:
         """Everything that `restore` needs, as tensors of a flat dict."""
         kept = {f"weights/{k}": v for k, v in self.generator.state_dict().items()}
-        for i, entry in self.optimiser.state_dict()["state"].items():
-            kept |= {f"optimiser/{i}/{k}": torch.as_tensor(v) for k, v in entry.items()}
+        kept |= {f"optimiser/{k}": v for k, v in optimiser.state_of(self.optimiser).items()}
         return {**kept, "step": torch.tensor(self.step)}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on where another trainer of the same settings stopped."""
-        self.generator.load_state_dict(
-            {k.removeprefix("weights/"): v for k, v in state.items() if k.startswith("weights/")}
-        )
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            if name.startswith("optimiser/"):
-                _, number, key = name.split("/")
-                entries.setdefault(int(number), {})[key] = value.clone()  # changed in place
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": entries, "param_groups": groups})
+        self.generator.load_state_dict(below(state, "weights/"))
+        optimiser.restore(self.optimiser, below(state, "optimiser/"))
         self.step = int(state["step"])
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from zerolabel.networks.students import Student
+from zerolabel.store import below
 from zerolabel.training.bootstrap import Bootstrapping, BootstrapTrainer
-from zerolabel.training.supervised import below
 
 
 class SelectingTrainer(BootstrapTrainer):

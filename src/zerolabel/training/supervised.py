@@ -16,6 +16,7 @@ from zerolabel.errors import UsageError, unknown_name
 from zerolabel.networks.transformer import seeded
 from zerolabel.networks.vit import ViT
 from zerolabel.ops.strip_loss import upsampled_cross_entropy
+from zerolabel.store import below
 from zerolabel.training import optimiser
 from zerolabel.training.schedule import Plateau, Poly
 
@@ -174,8 +175,3 @@ def padded(images: Tensor, patch: int) -> Tensor:
     """Pad normalised images (B, 3, H, W) with zeros, at the bottom and right, to whole patches."""
     H, W = images.shape[2:]
     return F.pad(images, (0, -W % patch, 0, -H % patch))
-
-
-def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Take what stands below a prefix, without it."""
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}

@@ -28,7 +28,7 @@ from zerolabel.jobs.scoring.judges import job_of
 from zerolabel.jobs.segment import segment
 from zerolabel.methods import find
 from zerolabel.methods.base import configure
-from zerolabel.store import Progress, Store, read_json, write_json
+from zerolabel.store import Progress, Store, prefixed, read_json, write_json
 
 
 def run(
@@ -66,7 +66,7 @@ def run(
             where = (
                 f"{number}/{len(experiment.cells)} {cell.method or cell.protocol} on {cell.data}"
             )
-            report = _counted(progress, f"{where}: ")
+            report = prefixed(progress, f"{where}: ")
             try:
                 if cell.data not in places:
                     raise DataError(f"The data set {cell.data} is not there.")
@@ -231,16 +231,6 @@ def _bank(root: Path) -> tuple[list[Path], Path]:
     """The known images and the queries of a classified data set: folders, or `.npz` packs."""
     packs = sorted(root.glob("train*.npz"))
     return packs or [root / "train"], root / "val.npz" if packs else root / "val"
-
-
-def _counted(progress: Progress | None, prefix: str) -> Progress:
-    """Say before every piece of work which cell it belongs to."""
-
-    def report(work: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(prefix + work, done, total)
-
-    return report
 
 
 def _claim(out: Path) -> None:

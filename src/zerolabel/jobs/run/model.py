@@ -24,7 +24,7 @@ from zerolabel.jobs.run.settings import build
 from zerolabel.methods.base import BATCH, Evidence, Method
 from zerolabel.outputs.colours import palette
 from zerolabel.stages.refine import refine
-from zerolabel.store import Store, read_json, write_bytes, write_json
+from zerolabel.store import Store, below, read_json, write_bytes, write_json
 from zerolabel.types import IGNORE, Category, Image, LabelMap, Sample, Segmentation
 
 FACTS = frozenset(["tensors", "method", "config", "backbone", "weights", "notes", "categories"])
@@ -177,7 +177,7 @@ def load(folder: str | Path, *, weights: str | Path | None = None, device: str =
             f"The model was fitted with other weights of {backbone.name} (hash {facts['weights']}) "
             f"than these ({backbone.digest}). Give the right file with --weights."
         )
-    learned = {k.removeprefix(LEARNED): v for k, v in tensors.items() if k.startswith(LEARNED)}
+    learned = below(tensors, LEARNED)
     if learned:
         backbone.restore(learned)
     method = build(facts["method"], backbone, settings=facts["config"])

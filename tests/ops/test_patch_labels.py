@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import patches as reference
 
-from zerolabel.evaluation.patches import patch_labels
-from zerolabel.ops.regions import cells
+from zerolabel.ops.regions import cells, patch_labels
 
 
 @pytest.mark.parametrize(
