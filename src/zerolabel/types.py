@@ -1,7 +1,8 @@
 """The words everyone shares, and the legend of shapes.
 
 Shape letters, everywhere: `B` batch, `H W` pixels, `h w` patch grid, `N = h*w` patches,
-`D` channels, `K` clusters, `C` ground-truth classes, `R` regions. Grids are (row, column).
+`D` channels, `P` channels of a space shared with texts, `K` clusters, `C` ground-truth classes,
+`R` regions. Grids are (row, column).
 An `image` is uint8 RGB (H, W, 3); a `label map` holds category ids, and 255 means "ignore" in
 ground truth only.
 """
@@ -62,6 +63,9 @@ class Features:
             (B, T, D); what `Backbone.within` takes.
         slopes: how much each channel of `cls` rises with the attention, mean over heads, that CLS
             pays to each patch in the last block, float32 (B, h, w, D).
+        dense: what the patches' values in the last block are in the space of texts, not normalised,
+            float32 (B, h, w, P); of CLIP.
+        joint: the CLS token in the space of texts, not normalised, float32 (B, P); of CLIP.
     """
 
     tokens: Tensor | None = None
@@ -73,6 +77,8 @@ class Features:
     received: Tensor | None = None
     context: Tensor | None = None
     slopes: Tensor | None = None
+    dense: Tensor | None = None
+    joint: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,27 @@ class RegionMap:
 
 
 @dataclass(frozen=True)
+class Naming:
+    """How a category came by its name.
+
+    Attributes:
+        way: "vocabulary", "csv" or "truth".
+        was: what it was called before anybody named it.
+        score: how well the name fits, a cosine (vocabulary) or a share of its pixels (truth); None
+            where a person chose it.
+        margin: by how much it fits better than the next class; below 0 where classes were shared
+            out and another got the better one; None where there is no other.
+        alternatives: the next classes and their scores, best first.
+    """
+
+    way: str
+    was: str
+    score: float | None = None
+    margin: float | None = None
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Category:
     """A category that holds across the data set.
 
@@ -106,6 +133,7 @@ class Category:
         pixel_share: share of all pixels, 0..1.
         image_count: images in which it occurs.
         exemplars: ids of the images that show it best, best first.
+        naming: how it came by its name, if somebody named it.
     """
 
     id: int
@@ -114,6 +142,7 @@ class Category:
     pixel_share: float = 0.0
     image_count: int = 0
     exemplars: tuple[str, ...] = ()
+    naming: Naming | None = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from reference.gradcam import loss_of
 from reference.gradcam import responses as slow_responses
 
 from zerolabel.errors import UsageError
+from zerolabel.ops.activations import activate
 from zerolabel.ops.gradcam import (
     LOSSES,
     cls_gradients,
     gains,
-    gelu_slope,
     layer_norm_pull,
     mlp_pull,
     responses,
@@ -80,17 +80,13 @@ def test_layer_norm(eps):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
-def test_gelu():
-    x = torch.cat([torch.linspace(-40, 40, 81, dtype=torch.float64), draw(50)]).requires_grad_()
-    (expected,) = torch.autograd.grad(F.gelu(x).sum(), x)
-    same(gelu_slope(x.detach()), expected)
-
-
-def test_mlp():
+@pytest.mark.parametrize("activation", ["gelu", "quick"])
+def test_mlp(activation):
     x, upstream = draw(2, 5), draw(2, 3, 5, seed=1)
     first, second, bias = draw(11, 5, seed=2), draw(5, 11, seed=3), draw(11, seed=4)
-    expected = pulled(lambda t: second @ F.gelu(first @ t + bias), x, upstream)
-    same(mlp_pull(upstream, x @ first.T + bias, first, second), expected)
+    expected = pulled(lambda t: second @ activate(first @ t + bias, activation), x, upstream)
+    found = mlp_pull(upstream, x @ first.T + bias, first, second, activation=activation)
+    same(found, expected)
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerolabel.networks.transformer import KEY, QUERY, VALUE, Attention, Block
+from zerolabel.ops.activations import activate
 from zerolabel.ops.gradcam import cls_gradients, layer_norm_pull, mlp_pull
 
 
@@ -31,7 +31,7 @@ class ClsRow:
         attention: softmaxed attention from CLS to the patches, mean over heads, float32 (B, h, w).
         normed: patch tokens after the block's first norm, float32 (B, h, w, D).
         attended: CLS after attention, where the MLP begins, float32 (B, D).
-        hidden: what enters the MLP's GELU, float32 (B, E).
+        hidden: what enters the MLP's activation, float32 (B, E).
         left: CLS as it leaves the block, before the last norm, float32 (B, D).
         block: the last block.
         norm: the network's last norm.
@@ -77,7 +77,14 @@ class ClsRow:
         block, attn = self.block, self.block.attn
         back = layer_norm_pull(upstream, self.left, self.norm.weight, eps=self.norm.eps)
         # a layer scale is its own transpose
-        inner = mlp_pull(block.ls2(back), self.hidden, block.mlp.fc1.weight, block.mlp.fc2.weight)
+        mlp = block.mlp
+        inner = mlp_pull(
+            block.ls2(back),
+            self.hidden,
+            mlp.fc1.weight,
+            mlp.fc2.weight,
+            activation=mlp.activation,
+        )
         norm = block.norm2
         back = back + layer_norm_pull(inner, self.attended, norm.weight, eps=norm.eps)
         # Heads are concatenated, so a sum over all D channels is the sum over heads.
@@ -108,7 +115,7 @@ def cls_row(block: Block, norm: nn.LayerNorm, z: Tensor, *, grid: tuple[int, int
     mixed = torch.einsum("bmd,med->bme", seen, weight.reshape(attn.heads, -1, dim)).flatten(1)
     attended = z[:, 0] + block.ls1(attn.proj(mixed + bias))
     hidden = block.mlp.fc1(block.norm2(attended))
-    left = attended + block.ls2(block.mlp.fc2(F.gelu(hidden)))
+    left = attended + block.ls2(block.mlp.fc2(activate(hidden, block.mlp.activation)))
     return ClsRow(
         cls=norm(left),
         attention=weights[..., -cells:].mean(1).reshape(batch, *grid),

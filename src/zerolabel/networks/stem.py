@@ -11,9 +11,9 @@ from torch import Tensor, nn
 class PatchEmbed(nn.Module):
     """Cuts an image into patches, dropping the rest at the border, and projects each."""
 
-    def __init__(self, patch: int, dim: int) -> None:
+    def __init__(self, patch: int, dim: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D, h, w)."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zerolabel.ops.activations import Activation, activate
 
 QUERY, KEY, VALUE = 0, 1, 2  # order inside `Attention.qkv`
 
@@ -57,14 +59,36 @@ class Attention(nn.Module):
         return x.reshape(batch, length, self.heads, dim // self.heads).transpose(1, 2)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Attend with queries (B, S, D) to keys and values (B, T, D): (B, S, D).
+        """Attend with queries (B, S, D) to keys and values (B, T, D), and project: (B, S, D).
 
-        `mask`, bool (S, T), says which keys a query sees; every query sees at least one.
+        `mask` as in `gather`.
+        """
+        return self.project(self.gather(q, k, v, mask=mask))
+
+    def gather(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Mix values (B, T, D) by what queries (B, S, D) find in keys (B, T, D): (B, S, D).
+
+        `mask`, bool (S, T) or (B, 1, S, T), says which keys a query sees; every query sees at least
+        one. `causal`, instead of a mask, lets every token see itself and those before it.
         """
         q, k, v = self.split(q), self.split(k), self.split(v)
         rate = self.drop.p if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
-        out: Tensor = self.drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal
+        )
+        return mixed.transpose(1, 2).flatten(2)
+
+    def project(self, mixed: Tensor) -> Tensor:
+        """Bring the heads of mixed values (..., D) together: (..., D)."""
+        out: Tensor = self.drop(self.proj(mixed))
         return out
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
@@ -73,24 +97,27 @@ class Attention(nn.Module):
         scores = self.split(q * head_dim**-0.5) @ self.split(k).transpose(-2, -1)
         return scores.softmax(dim=-1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Self-attention of (B, T, D)."""
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        """Self-attention of (B, T, D); `causal` as in `gather`."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.mix(q, k, v)
+        return self.project(self.gather(q, k, v, causal=causal))
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between, and dropout after both while training."""
+    """Two linear layers with an activation between, and dropout after both while training."""
 
-    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, hidden: int, *, dropout: float = 0.0, activation: Activation = "gelu"
+    ) -> None:
         super().__init__()
+        self.activation: Activation = activation
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        out: Tensor = self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        out: Tensor = self.drop(self.fc2(self.drop(activate(self.fc1(x), self.activation))))
         return out
 
 
@@ -129,6 +156,7 @@ class Block(nn.Module):
         scaled: bool = False,
         qkv_bias: bool = True,
         dropout: float = 0.0,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
         self.drop_path = DropPath()
@@ -136,18 +164,23 @@ class Block(nn.Module):
         self.attn = Attention(dim, heads, qkv_bias=qkv_bias, dropout=dropout)
         self.ls1 = LayerScale(dim) if scaled else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, hidden, dropout=dropout)
+        self.mlp = Mlp(dim, hidden, dropout=dropout, activation=activation)
         self.ls2 = LayerScale(dim) if scaled else nn.Identity()
 
-    def finish(self, z: Tensor, attended: Tensor) -> Tensor:
-        """Add the attention's result to the same rows of z, then the MLP's."""
-        z = z + self.drop_path(self.ls1(attended))
-        out: Tensor = z + self.drop_path(self.ls2(self.mlp(self.norm2(z))))
-        return out
+    def finish(
+        self, z: Tensor, attended: Tensor, *, residual: bool = True, mlp: bool = True
+    ) -> Tensor:
+        """Add the attention's result to the same rows of z, then the MLP's.
 
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        return self.finish(z, self.attn(self.norm1(z)))
+        Without `residual` the attention's result replaces z, without `mlp` nothing is added.
+        """
+        attended = self.drop_path(self.ls1(attended))
+        z = z + attended if residual else attended
+        return z + self.drop_path(self.ls2(self.mlp(self.norm2(z)))) if mlp else z
+
+    def forward(self, z: Tensor, *, causal: bool = False) -> Tensor:
+        """(B, T, D) -> (B, T, D); `causal` lets every token see itself and those before it."""
+        return self.finish(z, self.attn(self.norm1(z), causal=causal))
 
 
 def regularise(
@@ -189,3 +222,35 @@ def seeded(seed: int, *, device: torch.device) -> Iterator[None]:
         torch.set_rng_state(before)
         if place:
             place.set_rng_state(before_there)
+
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def draw_weights(net: Net, *, seed: int) -> Net:
+    """Fill a network with random weights under which different inputs stay different.
+
+    Weights are truncated normal with a deviation of 1/sqrt(inputs of a unit), so that every layer
+    keeps the scale of what enters it; norms start at 1 and biases at 0. Queries and keys get twice
+    that: attention is then to a few tokens, where it would be close to the mean of all, and texts
+    that differ in one word would come out alike: "a photo of a {}." of ten words, byte by byte,
+    has a mean cosine of 0.96 between words without the two at CLIP's size, and 0.69 with it.
+
+    Args:
+        net: the network, on the CPU; changed in place.
+        seed: of the generator; the global random state is neither used nor changed.
+
+    Returns:
+        The network.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if value.ndim == 1:
+                value.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            inputs = len(value) if name == "proj" else value[0].numel()
+            nn.init.trunc_normal_(value, std=inputs**-0.5, generator=generator)
+            if name.endswith("attn.qkv.weight"):
+                value[: VALUE * value.shape[1]] *= 2
+    return net

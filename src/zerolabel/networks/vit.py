@@ -1,4 +1,4 @@
-"""The vision transformer of DINO, DINOv2 and this project's own; it computes what is asked for.
+"""The vision transformer of DINO, DINOv2, CLIP and this project; it computes what is asked for.
 
 The last block is where features are read, so that is where work is saved, see `networks.reading`.
 No N x N matrix is ever held: the blocks use fused attention. State-dict names are those of the
@@ -19,6 +19,7 @@ from zerolabel.errors import UsageError, unknown_name
 from zerolabel.networks.reading import OUTPUTS, read, within
 from zerolabel.networks.stem import ConvStem, PatchEmbed
 from zerolabel.networks.transformer import Block, regularise
+from zerolabel.ops.activations import Activation
 from zerolabel.ops.position import PosInterp, interpolate_positions
 from zerolabel.types import Features
 
@@ -60,6 +61,9 @@ class VitConfig:
         mlp_ratio: hidden width of the MLP over `dim`.
         eps: epsilon of the layer norms.
         conv_stem: patches come from stride-2 convolutions instead of one linear projection.
+        pre_norm: whether tokens are normed before the first block, too, and patches projected
+            without bias (CLIP).
+        activation: of the MLPs, see `ops.activations`.
     """
 
     patch: int
@@ -73,6 +77,8 @@ class VitConfig:
     mlp_ratio: float = 4.0
     eps: float = 1e-6
     conv_stem: bool = False
+    pre_norm: bool = False
+    activation: Activation = "gelu"
 
 
 def vit_config(
@@ -106,7 +112,7 @@ class ViT(nn.Module):
 
     Source:
         Dosovitskiy et al. 2021; Caron et al. 2021 (DINO); Oquab et al. 2023 (DINOv2); Darcet et al.
-        2023 (registers).
+        2023 (registers); Radford et al. 2021 (CLIP).
     """
 
     def __init__(self, config: VitConfig) -> None:
@@ -117,11 +123,13 @@ class ViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.grid**2, dim))
         if config.registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, dim))
-        stem = ConvStem if config.conv_stem else PatchEmbed
-        self.patch_embed = stem(config.patch, dim)
+        plain = partial(PatchEmbed, bias=not config.pre_norm)
+        self.patch_embed = (ConvStem if config.conv_stem else plain)(config.patch, dim)
+        self.norm_pre = nn.LayerNorm(dim, eps=config.eps) if config.pre_norm else nn.Identity()
         hidden = round(dim * config.mlp_ratio)
         block = partial(Block, dim, config.heads, hidden, eps=config.eps, scaled=config.layerscale)
-        self.blocks = nn.ModuleList(block() for _ in range(config.depth))
+        blocks = (block(activation=config.activation) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.drop = nn.Dropout(0.0)  # of what enters the first block
 
@@ -190,7 +198,8 @@ class ViT(nn.Module):
         if self.config.registers:  # registers have no position
             parts.append(self.register_tokens.expand(batch, -1, -1))
         parts.append(patches.flatten(2).transpose(1, 2) + pos)
-        return self.drop(torch.cat(parts, dim=1)), (h, w)  # (B, 1 + registers + h*w, D)
+        z = self.norm_pre(torch.cat(parts, dim=1))  # (B, 1 + registers + h*w, D)
+        return self.drop(z), (h, w)
 
     def trunk(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Run all blocks but the last: tokens (B, T, D) that enter it, and the grid (h, w)."""

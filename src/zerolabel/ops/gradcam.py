@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from zerolabel.errors import UsageError, unknown_name
+from zerolabel.ops.activations import Activation, activation_slope
 from zerolabel.ops.maps import mass_threshold
 
 LOSSES = ("cosine", "dot")
@@ -90,26 +91,27 @@ def layer_norm_pull(upstream: Tensor, x: Tensor, weight: Tensor, *, eps: float) 
     return (inside - inside.mean(-1, keepdim=True) - unit * along) * scale[:, None]
 
 
-def gelu_slope(x: Tensor) -> Tensor:
-    """The derivative of the exact GELU, x P(X <= x) for a standard normal X, at every x."""
-    below = torch.erf(x * math.sqrt(0.5)).add(1).mul(0.5)
-    density = torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
-    return below + x * density
-
-
-def mlp_pull(upstream: Tensor, hidden: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Pull gradients back through a linear layer, a GELU and another linear layer.
+def mlp_pull(
+    upstream: Tensor,
+    hidden: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    activation: Activation = "gelu",
+) -> Tensor:
+    """Pull gradients back through a linear layer, an activation and another linear layer.
 
     Args:
         upstream: gradients with respect to the result, float (B, K, D).
-        hidden: what enters the GELU, same type (B, E).
+        hidden: what enters the activation, same type (B, E).
         first: weight of the first layer, same type (E, D).
         second: weight of the second layer, same type (D, E).
+        activation: between the layers.
 
     Returns:
         Gradients with respect to what enters the first layer, (B, K, D).
     """
-    return ((upstream @ second) * gelu_slope(hidden)[:, None]) @ first
+    return ((upstream @ second) * activation_slope(hidden, activation)[:, None]) @ first
 
 
 def gains(gradients: Tensor, *, mass: float = MASS, scale: float = 1.0) -> Tensor:
