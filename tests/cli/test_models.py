@@ -45,9 +45,11 @@ def test_listing_says_what_there_is_and_what_is_here(args, home):
     source = "huggingface.co/facebook/dino-vits8"
     assert rows["dino-vits8"][1:] == ["Apache-2.0", "87", "MB", "yes", "all", source]
     assert rows["dino-vits16"][4] == "no"
+    assert rows["clip-vitb16"][1:6] == ["MIT", "598", "MB", "no", "all+"]
     assert rows["filterbank"][2:5] == ["-", "-", "tokens"]
     every = "attention, cls, context, keys, queries, received, slopes, tokens, values"
-    assert legend == f"all: {every}\n"
+    more = "all+: these, and dense, joint, which go with words"
+    assert legend == f"all: {every}\n{more}\n"
 
 
 def test_getting_what_is_here_prints_its_place(home):
@@ -62,6 +64,17 @@ def test_getting_says_size_and_licence_first(home):
     assert isinstance(result.exception, WeightsError)
     first = "dinov2-vitl14: about 1217 MB from huggingface.co/facebook/dinov2-large"
     assert result.output.startswith(f"{first}, licence Apache-2.0")
+
+
+def test_a_clip_is_here_once_its_vocabulary_is(home):
+    path = lay(home, "clip-vitb32")
+    line = next(line for line in run("list").output.splitlines() if "clip-vitb32" in line)
+    assert line.split()[4] == "no"
+    (path.parent / "merges.txt").write_text("a b\n")
+    line = next(line for line in run("list").output.splitlines() if "clip-vitb32" in line)
+    assert line.split()[4] == "yes"
+    result = run("get", "clip-vitb32")
+    assert result.output == f"clip-vitb32: {path}\n"
 
 
 def test_unknown_names_and_names_without_weights(home):

@@ -100,9 +100,11 @@ def load(name: str, *, weights: Path | str | None = None, device: str = "auto") 
     """Load a backbone; weights that are not on this machine are an error, never a download.
 
     Args:
-        name: a registry name, or any name together with a weights file, or "random-vits16" and the
-            like: fixed random weights for tests and benchmarks, whose tokens are nearly identical.
-        weights: a weights file (original, transformers or timm layout) to use for the name.
+        name: a registry name, or any name together with a weights file, or "random-vits16",
+            "random-clipb16" and the like: fixed random weights for tests and benchmarks; without
+            "clip" all tokens of an image are nearly identical.
+        weights: a weights file (original, transformers or timm layout) to use for the name; a CLIP
+            is known by its tensors, and its vocabulary lies beside it.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
 
     Returns:
@@ -119,12 +121,20 @@ def load(name: str, *, weights: Path | str | None = None, device: str = "auto") 
         from zerolabel.backbones.filterbank import FilterBank
 
         return FilterBank(device=str(pick_device(device)))
+    from zerolabel.backbones.clip import load_clip, random_clip
+    from zerolabel.backbones.clip_layouts import is_clip
     from zerolabel.backbones.vit import load_vit, random_backbone
+    from zerolabel.backbones.weights import load_file
 
     where = pick_device(device)
     if fixed:
-        return random_backbone(name, device=where)
-    return load_vit(name, weights=weights, device=where)
+        random = random_clip if name.startswith("random-clip") else random_backbone
+        return random(name, device=where)
+    tensors = None if weights is None else load_file(weights)
+    item = BACKBONES.get(name)
+    if (item is not None and item.is_clip) or is_clip(tensors or ()):
+        return load_clip(name, weights=weights, device=where, tensors=tensors)
+    return load_vit(name, weights=weights, device=where, tensors=tensors)
 
 
 def require(backbone: Backbone, *what: str) -> None:

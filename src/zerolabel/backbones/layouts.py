@@ -70,7 +70,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 "Save the tensors of one network alone and pass that file."
             )
         out[name] = value.float()
-    _join_qkv(out)
+    join_qkv(out)
     _give_cls_a_position(out)
     return out
 
@@ -176,7 +176,7 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(ordered[:3]) + more
 
 
-def _join_qkv(state: dict[str, Tensor]) -> None:
+def join_qkv(state: dict[str, Tensor]) -> None:
     """Concatenate separate queries, keys and values, in place."""
     for name in [n for n in state if ".attn.q." in n]:
         parts = [name.replace(".attn.q.", f".attn.{part}.") for part in "qkv"]

@@ -17,11 +17,17 @@ Colour = tuple[float, float, float]
 
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+CLIP_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Colour = (0.26862954, 0.26130258, 0.27577711)
 VIT_GIVES = frozenset(
     {"tokens", "keys", "queries", "values", "cls", "attention", "received", "context", "slopes"}
 )
+CLIP_GIVES = VIT_GIVES | {"dense", "joint"}
 # The hub holds some of these repositories in the second form only.
 FILENAMES = ("model.safetensors", "pytorch_model.bin")
+CLIP = "clip-vitb16"  # the one that is advised where a CLIP is needed
+# The vocabulary of a CLIP's tokenizer: in transformers' repositories (the first two) and OpenAI's.
+VOCABULARIES = ("merges.txt", "tokenizer.json", "bpe_simple_vocab_16e6.txt.gz")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Entry:
         gives: fields of `Features` it can compute.
         repo: repository on huggingface.co; empty if the backbone needs no weights.
         filenames: the weights file in the repository, in order of preference.
+        companions: small files of the repository that the backbone needs beside its weights.
         parameters: parameters of the network, without heads that it does not use.
         registers: extra tokens of a DINOv2 network with registers.
         pos_interp: how position embeddings reach other grids, see `ops.position`.
@@ -52,6 +59,7 @@ class Entry:
     gives: frozenset[str]
     repo: str = ""
     filenames: tuple[str, ...] = FILENAMES
+    companions: tuple[str, ...] = ()
     parameters: int = 0
     registers: int = 0
     pos_interp: PosInterp = "dino"
@@ -59,6 +67,11 @@ class Entry:
     std: Colour = IMAGENET_STD
     sha256: str | None = None
     packaged: str = ""
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it reads texts, too."""
+        return "joint" in self.gives
 
     @property
     def download_bytes(self) -> int:
@@ -158,6 +171,46 @@ BACKBONES: dict[str, Entry] = {
         parameters=86_582_784,
         registers=4,
         pos_interp="size-antialias",
+    ),
+    # Parameters are those of both towers.
+    "clip-vitb16": Entry(
+        name="clip-vitb16",
+        arch="vit-base",
+        patch=16,
+        licence="MIT",
+        gives=CLIP_GIVES,
+        repo="openai/clip-vit-base-patch16",
+        companions=VOCABULARIES[:1],
+        parameters=149_620_736,
+        pos_interp="size",
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+    ),
+    "clip-vitb32": Entry(
+        name="clip-vitb32",
+        arch="vit-base",
+        patch=32,
+        licence="MIT",
+        gives=CLIP_GIVES,
+        repo="openai/clip-vit-base-patch32",
+        companions=VOCABULARIES[:1],
+        parameters=151_277_312,
+        pos_interp="size",
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+    ),
+    "clip-vitl14": Entry(
+        name="clip-vitl14",
+        arch="vit-large",
+        patch=14,
+        licence="MIT",
+        gives=CLIP_GIVES,
+        repo="openai/clip-vit-large-patch14",
+        companions=VOCABULARIES[:1],
+        parameters=427_616_512,
+        pos_interp="size",
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
     ),
     # Pre-trained by this project without any label; docs/backbone.md says on what.
     "embedded": Entry(

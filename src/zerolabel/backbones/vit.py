@@ -59,8 +59,7 @@ class VitBackbone:
         self.net = net.to(self.device).eval().requires_grad_(False)
         self.stride = net.config.patch
         self.dim = net.config.dim
-        self._mean = torch.tensor(mean, device=self.device)[:, None, None]  # (3, 1, 1)
-        self._std = torch.tensor(std, device=self.device)[:, None, None]
+        self._normalise_by(mean, std)
 
     def encode(self, images: Tensor, *, want: Collection[str]) -> Features:
         """Compute features of a batch, and nothing that was not asked for.
@@ -88,7 +87,11 @@ class VitBackbone:
         # Not inference_mode: heads are trained on these features, and autograd refuses to save its
         # tensors for the backward pass.
         with torch.no_grad():
-            out: Features = self.net(self.prepare(images), want=want)
+            return self.features(self.prepare(images), want)
+
+    def features(self, x: Tensor, want: Collection[str]) -> Features:
+        """Run the network on what `prepare` returned, for the names in `want`."""
+        out: Features = self.net(x, want=want)
         return out
 
     def within(self, context: Tensor, masks: Tensor) -> Tensor:
@@ -116,6 +119,10 @@ class VitBackbone:
         """Bring uint8 RGB images (B, 3, H, W) to the device, as the network was trained on them."""
         return images.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)
 
+    def _normalise_by(self, mean: Colour, std: Colour) -> None:
+        self._mean = torch.tensor(mean, device=self.device)[:, None, None]  # (3, 1, 1)
+        self._std = torch.tensor(std, device=self.device)[:, None, None]
+
     def learn(self, batches: Iterable[Tensor], *, seed: int) -> VitBackbone:
         """Do nothing: this backbone comes trained."""
         return self
@@ -129,13 +136,20 @@ class VitBackbone:
         return self
 
 
-def load_vit(name: str, *, weights: str | Path | None, device: torch.device) -> VitBackbone:
+def load_vit(
+    name: str,
+    *,
+    weights: str | Path | None,
+    device: torch.device,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> VitBackbone:
     """Load a vision transformer from a weights file.
 
     Args:
         name: a registry name; with a weights file any name, and the network is told from the file.
         weights: the file; the cached one of the registry's entry by default.
         device: where to compute.
+        tensors: what the file holds, where it was read before.
 
     Returns:
         The backbone.
@@ -148,11 +162,11 @@ def load_vit(name: str, *, weights: str | Path | None, device: torch.device) -> 
     if item is None and weights is None:
         raise unknown_name("backbone", name, BACKBONES)
     path = cached(name) if weights is None else Path(weights)
-    state = convert(load_file(path))
+    state = convert(load_file(path) if tensors is None else tensors)
     config = infer_config(state)
     if item is None:
         return VitBackbone(name, build(state, config), device=device)
-    _check(item, config, path)
+    check_size(item, config, path)
     net = build(state, replace(config, pos_interp=item.pos_interp))
     return VitBackbone(name, net, device=device, mean=item.mean, std=item.std)
 
@@ -180,8 +194,17 @@ def random_backbone(name: str, *, device: torch.device) -> VitBackbone:
     return VitBackbone(name, net, device=device)
 
 
-def _check(item: Entry, config: VitConfig, path: Path) -> None:
-    """Complain if a file does not hold the network that its name promises."""
+def check_size(item: Entry, config: VitConfig, path: Path) -> None:
+    """Complain if a file does not hold the network that its name promises.
+
+    Args:
+        item: what the name promises.
+        config: what was found.
+        path: the file.
+
+    Raises:
+        WeightsError: patch, channels, blocks or registers differ.
+    """
     size = ARCHITECTURES[item.arch]
     expected = (item.patch, size.dim, size.depth, item.registers)
     found = (config.patch, config.dim, config.depth, config.registers)

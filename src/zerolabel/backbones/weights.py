@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerolabel.backbones.registry import Entry, entry
+from zerolabel.backbones.registry import CLIP, VOCABULARIES, Entry, entry
 from zerolabel.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -37,19 +38,21 @@ def find(item: Entry) -> Path | None:
     if item.packaged:
         packaged = Path(__file__).with_name(item.packaged)
         return packaged if packaged.is_file() else None
+    return find_cached(item, *item.filenames)
+
+
+def find_cached(item: Entry, *filenames: str) -> Path | None:
+    """Look into the hub's cache, offline, for the first of these files of an entry's repository."""
     if not item.repo:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    for filename in item.filenames:
-        path = try_to_load_from_cache(item.repo, filename)
-        if isinstance(path, str):
-            return Path(path)
-    return None
+    found = (try_to_load_from_cache(item.repo, filename) for filename in filenames)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def get(name: str) -> Path:
-    """Return the weights file of a backbone, downloading it if it is not cached.
+    """Return the weights file of a backbone, downloading what it needs and is not cached.
 
     Args:
         name: a registry name of a backbone that needs weights.
@@ -69,6 +72,9 @@ def get(name: str) -> Path:
     path = find(item)
     if path is None:
         path = _download(item)
+    for companion in item.companions:
+        if find_cached(item, companion) is None:
+            _download(item, companion)
     if item.sha256 is not None and _sha256(path) != item.sha256:
         raise WeightsError(
             f"{path} is not the file that {name} names: expected sha256 {item.sha256}, found "
@@ -93,8 +99,8 @@ def cached(name: str) -> Path:
     if path is None:
         raise WeightsError(
             f"The weights of {name} are not on this machine. Run `zerolabel models get {name}` "
-            f"(about {megabytes(item)} from {item.source}, licence {item.licence}), or pass a file "
-            "with --weights FILE, or use --backbone embedded, which comes with zerolabel."
+            f"(about {megabytes(item)} from {item.source}, licence {item.licence}), or "
+            f"{_otherwise(item)}."
         )
     return path
 
@@ -149,14 +155,23 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _download(item: Entry) -> Path:
-    """Fetch the first of an entry's files that its repository has."""
+def _otherwise(item: Entry) -> str:
+    """What to do if weights cannot be fetched."""
+    if item.is_clip:  # no other backbone reads words
+        names = " or ".join(VOCABULARIES)
+        return f"pass a file with --weights FILE, its vocabulary ({names}) in the same folder"
+    return "pass a file with --weights FILE, or use --backbone embedded, which comes with zerolabel"
+
+
+def _download(item: Entry, *filenames: str) -> Path:
+    """Fetch the first of the files, by default the weights, that an entry's repository has."""
     from huggingface_hub import hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     from huggingface_hub.file_download import get_hf_file_metadata
 
     patience = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or PATIENCE)
-    for filename in item.filenames:
+    filenames = filenames or item.filenames
+    for filename in filenames:
         url = hf_hub_url(item.repo, filename)
         try:
             # Ask once and briefly: hf_hub_download alone retries a dead host for minutes.
@@ -169,8 +184,8 @@ def _download(item: Entry) -> Path:
         except Exception as error:  # the hub's HTTP library, and so its errors, differ by version
             raise _unreachable(item, error) from None
     raise WeightsError(
-        f"{item.source} has none of {', '.join(item.filenames)} any more. Find the weights "
-        f"elsewhere and pass them with --weights FILE, or use --backbone embedded."
+        f"{item.source} has none of {', '.join(filenames)} any more. Find it elsewhere and "
+        f"{_otherwise(item)}."
     )
 
 
@@ -198,8 +213,7 @@ def _unreachable(item: Entry, error: Exception) -> WeightsError:
     return WeightsError(
         f"The weights of {item.name} could not be fetched from {item.source} ({reason}). Run "
         f"`zerolabel models get {item.name}` on a machine with a network (HF_HUB_OFFLINE unset) "
-        "and copy its Hugging Face cache here, or pass a file with --weights FILE, or use "
-        "--backbone embedded, which comes with zerolabel."
+        f"and copy its Hugging Face cache here, or {_otherwise(item)}."
     )
 
 
@@ -227,6 +241,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> object:
     import torch
 
+    if _is_program(path):
+        raise WeightsError(
+            f"{path} is a TorchScript archive, as OpenAI publishes CLIP: a program, which reading "
+            "it would run. Pass the file of transformers (`zerolabel models get "
+            f"{CLIP}`), or save the state dict of the network alone as safetensors and "
+            "pass that."
+        )
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
@@ -237,6 +258,17 @@ def _read_pickle(path: Path) -> object:
             "`torch.save(checkpoint['teacher'], 'teacher.pth')`, and pass that file."
         ) from None
     return content
+
+
+def _is_program(path: Path) -> bool:
+    """Tell whether a file is a TorchScript archive, by the one record that only those have."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):  # damaged, which torch will say
+        return False
 
 
 def _tensors(content: object) -> dict[str, Tensor]:

@@ -19,21 +19,23 @@ def list_models() -> None:
 
     Sizes are approximate: four bytes per parameter.
     """
-    from zerolabel.backbones.registry import BACKBONES
-    from zerolabel.backbones.weights import find, megabytes
+    from zerolabel.backbones.registry import BACKBONES, CLIP_GIVES, VIT_GIVES
+    from zerolabel.backbones.vocabulary import here
+    from zerolabel.backbones.weights import megabytes
 
-    everything = frozenset[str]().union(*(item.gives for item in BACKBONES.values()))
     rows = [("NAME", "LICENCE", "SIZE", "CACHED", "GIVES", "SOURCE")]
     for name, item in BACKBONES.items():
         size = megabytes(item) if item.repo or item.packaged else "-"
-        here = ("yes" if find(item) else "no") if item.repo or item.packaged else "-"
-        gives = "all" if item.gives == everything else ",".join(sorted(item.gives))
-        rows.append((name, item.licence, size, here, gives, item.source))
+        cached = ("yes" if here(item) else "no") if item.repo or item.packaged else "-"
+        short = {VIT_GIVES: "all", CLIP_GIVES: "all+"}
+        gives = short.get(item.gives) or ",".join(sorted(item.gives))
+        rows.append((name, item.licence, size, cached, gives, item.source))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
-    click.echo(f"\nall: {', '.join(sorted(everything))}")
+    click.echo(f"\nall: {', '.join(sorted(VIT_GIVES))}")
+    click.echo(f"all+: these, and {', '.join(sorted(CLIP_GIVES - VIT_GIVES))}, which go with words")
 
 
 @models.command("get")
@@ -41,12 +43,13 @@ def list_models() -> None:
 def get_model(name: str) -> None:
     """Download the weights of backbone NAME into the Hugging Face cache.
 
-    Set HF_HOME to keep them elsewhere.
+    With those of a CLIP comes the vocabulary of its tokenizer. Set HF_HOME to keep them elsewhere.
     """
     from zerolabel.backbones.registry import entry
-    from zerolabel.backbones.weights import find, get, megabytes
+    from zerolabel.backbones.vocabulary import here
+    from zerolabel.backbones.weights import get, megabytes
 
     item = entry(name)
-    if item.repo and find(item) is None:
+    if item.repo and not here(item):
         click.echo(f"{name}: about {megabytes(item)} from {item.source}, licence {item.licence}")
     click.echo(f"{name}: {get(name)}")

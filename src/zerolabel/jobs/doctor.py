@@ -236,6 +236,7 @@ def _disk(out: Path) -> Iterator[Check]:
 
 def _weights() -> Iterator[Check]:
     from zerolabel.backbones.registry import BACKBONES
+    from zerolabel.backbones.vocabulary import here
     from zerolabel.backbones.weights import find, megabytes
 
     folder = _hub_cache()
@@ -246,12 +247,11 @@ def _weights() -> Iterator[Check]:
         if not item.repo:
             yield Check("weights", name, "ok", "needs no weights")
             continue
-        path = find(item)
-        if path is None:
+        if not here(item):
             advice = f"`zerolabel models get {name}` fetches {megabytes(item)}"
             yield Check("weights", name, "missing", f"not needed; {advice}")
         else:
-            yield Check("weights", name, "ok", str(path))
+            yield Check("weights", name, "ok", str(find(item)))
 
 
 def _hub_cache() -> Path:
