@@ -1,7 +1,8 @@
 """The names that the same residual network has in different files, turned into torchvision's.
 
 Read are torchvision's files (timm's carry the same names), DINO's, the backbone alone or with the
-wrappers of its training, and MoCo's checkpoints, version 1 and 2.
+wrappers of its training, and MoCo's checkpoints, version 1 and 2. Networks with a deep stem have it
+under `stem.*` as OpenMMLab's do, or under timm's `conv1.*`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zerolabel.networks.resnet import STAGES, ResNet, ResNetConfig
 # A training checkpoint holds a network twice; the first of each pair is what its authors evaluate.
 TWINS = (("teacher", "student"), ("encoder_q", "encoder_k"))
 PREFIX = re.compile(r"^(?:(module|model|state_dict|backbone|teacher|student|encoder_[qk])\.)")
+DEEP_STEM = re.compile(r"^conv1\.(?=\d+\.)")  # timm's name of it; its last norm stays `bn1`
 UNUSED = re.compile(r"^(head\.|queue(_ptr)?$)")
 PROJECTED = {
     "head",
@@ -50,10 +52,12 @@ def convert(state: Mapping[str, Tensor], *, classifier: bool = False) -> dict[st
     wrappers = set().union(*(over for over, _ in parted.values()))
     dropped = {second for first, second in TWINS if first in wrappers}
     projected = bool(PROJECTED & wrappers)
+    deep = any(DEEP_STEM.match(name) for _, name in parted.values())
     out: dict[str, Tensor] = {}
-    for key, (over, name) in parted.items():
-        if over & dropped or UNUSED.match(name):
+    for key, (over, original) in parted.items():
+        if over & dropped or UNUSED.match(original):
             continue
+        name = _in_stem(original) if deep else original
         if name.startswith("fc.") and (projected or not classifier):
             continue
         if name in out:
@@ -81,18 +85,20 @@ def infer_config(state: Mapping[str, Tensor]) -> ResNetConfig:
     Raises:
         WeightsError: these are no tensors of such a network.
     """
-    needed = ("conv1.weight", *(f"{stage}.0.conv1.weight" for stage in STAGES))
+    deep = "stem.0.weight" in state
+    first = "stem.0.weight" if deep else "conv1.weight"
+    needed = (first, *(f"{stage}.0.conv1.weight" for stage in STAGES))
     lacking = [name for name in needed if name not in state]
     if lacking:
         raise WeightsError(
             f"These are not the weights of a residual network: {some(lacking)} expected, "
             f"{some(state) or 'nothing'} found. Pass a file of torchvision, DINO or MoCo."
         )
-    shape = tuple(state["conv1.weight"].shape)
-    if shape[1:] != (3, 7, 7):
+    shape = tuple(state[first].shape)
+    if shape[1:] != ((3, 3, 3) if deep else (3, 7, 7)):
         raise WeightsError(
-            "Expected one 7x7 convolution of RGB images at the start, weights (64, 3, 7, 7); found "
-            f"conv1.weight {shape}. Networks that begin with 3x3 convolutions are not read."
+            "Expected one 7x7 convolution of RGB images at the start, weights (64, 3, 7, 7), or a "
+            f"deep stem of three 3x3 ones, stem.0.weight (32, 3, 3, 3); found {first} {shape}."
         )
     depths = [
         1 + max(int(m[1]) for name in state if (m := re.match(rf"{stage}\.(\d+)\.", name)))
@@ -101,8 +107,9 @@ def infer_config(state: Mapping[str, Tensor]) -> ResNetConfig:
     return ResNetConfig(
         block="bottleneck" if "layer1.0.conv3.weight" in state else "basic",
         depths=cast(tuple[int, int, int, int], tuple(depths)),
-        width=shape[0],
+        width=shape[0] * 2 if deep else shape[0],
         classes=len(state["fc.weight"]) if "fc.weight" in state else 0,
+        deep_stem=deep,
     )
 
 
@@ -138,3 +145,9 @@ def _part(key: str) -> tuple[set[str], str]:
     if key.startswith("head."):
         over.add("head")
     return over, key
+
+
+def _in_stem(name: str) -> str:
+    """Turn timm's names of a deep stem into those of `ResNet`."""
+    name = DEEP_STEM.sub("stem.", name)
+    return f"stem.7.{name[4:]}" if name.startswith("bn1.") else name

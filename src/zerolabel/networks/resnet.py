@@ -33,6 +33,7 @@ class ResNetConfig:
         output_stride: pixels between neighbours of the last map: 32, 16 or 8. What stages no
             longer stride they dilate, so every location sees the pixels it saw before.
         fixed_norm: batch norms keep their running statistics, scale and shift while training.
+        deep_stem: begin with three 3x3 convolutions ("V1c") in the place of one 7x7.
     """
 
     block: Literal["basic", "bottleneck"]
@@ -41,6 +42,7 @@ class ResNetConfig:
     classes: int = 0
     output_stride: int = 32
     fixed_norm: bool = False
+    deep_stem: bool = False
 
 
 ARCHITECTURES = {
@@ -128,7 +130,8 @@ class ResNet(nn.Module):
 
     Source:
         He et al. 2016, Deep residual learning for image recognition, table 1; Chen et al. 2018
-        (DeepLab), section 3.1, for dilation in place of strides.
+        (DeepLab), section 3.1, for dilation in place of strides; He et al. 2019, Bag of tricks for
+        image classification, section 4.1, ResNet-C, for the deep stem.
     """
 
     def __init__(self, config: ResNetConfig) -> None:
@@ -140,8 +143,10 @@ class ResNet(nn.Module):
             )
         block = BasicBlock if config.block == "basic" else Bottleneck
         norm = FixedNorm if config.fixed_norm else nn.BatchNorm2d
-        self.conv1 = _conv(3, config.width, 7, stride=2)
-        self.bn1 = norm(config.width)
+        self.stem = _deep_stem(config.width, norm=norm) if config.deep_stem else None
+        if self.stem is None:
+            self.conv1 = _conv(3, config.width, 7, stride=2)
+            self.bn1 = norm(config.width)
         self.channels: dict[str, int] = {}
         self.strides: dict[str, int] = {}
         inputs, stride, dilation = config.width, STEM_STRIDE, 1
@@ -179,8 +184,8 @@ class ResNet(nn.Module):
         found: dict[str, Tensor] = {}
         if not depth:
             return found
-        z = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        z = F.max_pool2d(z, kernel_size=3, stride=2, padding=1)
+        z = self.bn1(self.conv1(x)) if self.stem is None else self.stem(x)
+        z = F.max_pool2d(F.relu(z, inplace=True), kernel_size=3, stride=2, padding=1)
         for name in STAGES[:depth]:
             z = cast(nn.Module, getattr(self, name))(z)
             if name in want:
@@ -220,7 +225,7 @@ def random_resnet(config: ResNetConfig, *, seed: int) -> ResNet:
     return net
 
 
-def reset_resnet(net: ResNet, *, generator: torch.Generator) -> None:
+def reset_resnet(net: nn.Module, *, generator: torch.Generator) -> None:
     """Draw a network's weights: convolutions as in the source below, norms the identity.
 
     Args:
@@ -248,6 +253,16 @@ def _conv(inputs: int, outputs: int, side: int, *, stride: int = 1, dilation: in
     pad = dilation * (side // 2)
     return nn.Conv2d(
         inputs, outputs, side, stride=stride, padding=pad, dilation=dilation, bias=False
+    )
+
+
+def _deep_stem(width: int, *, norm: type[nn.BatchNorm2d]) -> nn.Sequential:
+    """Three 3x3 convolutions, the first one strides; names stem.0, .1, .3, .4, .6 and .7."""
+    half = width // 2
+    return nn.Sequential(
+        *(_conv(3, half, 3, stride=2), norm(half), nn.ReLU(inplace=True)),
+        *(_conv(half, half, 3), norm(half), nn.ReLU(inplace=True)),
+        *(_conv(half, width, 3), norm(width)),
     )
 
 
