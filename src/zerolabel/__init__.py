@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "fit", "list_backbones", "list_methods", "load", "segment"]
+__all__ = ["evaluate", "fit", "list_backbones", "list_methods", "load", "name", "segment"]
 
 if TYPE_CHECKING:
-    from zerolabel.api import evaluate, fit, list_backbones, list_methods, load, segment
+    from zerolabel.api import evaluate, fit, list_backbones, list_methods, load, name, segment
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,8 @@ from zerolabel.jobs.evaluate import evaluate
 from zerolabel.jobs.fit import Options
 from zerolabel.jobs.fit import fit as fit_job
 from zerolabel.jobs.granularity import Levels, segment_levels
+from zerolabel.jobs.name import Named
+from zerolabel.jobs.name import name as name_job
 from zerolabel.jobs.run.finish import Run
 from zerolabel.jobs.run.model import Model, load
 from zerolabel.jobs.segment import segment as segment_job
@@ -19,12 +21,14 @@ from zerolabel.methods import METHODS
 __all__ = [
     "Levels",
     "Model",
+    "Named",
     "Run",
     "evaluate",
     "fit",
     "list_backbones",
     "list_methods",
     "load",
+    "name",
     "segment",
 ]
 
@@ -137,6 +141,75 @@ def fit(
     """
     options = _options(method, k, preset, backbone, weights, device, split, geometry, settings)
     return fit_job(data, out, options=options, progress=progress)
+
+
+def name(
+    run: str | Path,
+    *,
+    vocabulary: str | Path | None = None,
+    csv: str | Path | None = None,
+    truth: bool = False,
+    write_csv: str | Path | None = None,
+    reset: bool = False,
+    data: str | Path | None = None,
+    split: str | None = None,
+    space: str | None = None,
+    unique: bool = False,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    size: tuple[int, int] | None = None,
+    templates: str | None = None,
+    images: int | None = None,
+    progress: Progress | None = None,
+) -> Named:
+    """Give the categories of a finished run names, in exactly one of the first five ways.
+
+    Args:
+        run: a folder that `segment` or `predict` wrote.
+        vocabulary: by words: a label space such as "coco27", a file, or a list with commas.
+        csv: by hand: a table with the columns id and name.
+        truth: by the ground truth under the masks.
+        write_csv: where to write such a table to edit; nothing is named.
+        reset: give the numbers back.
+        data: where the photos (vocabulary) or labels (truth) are; None takes the place that the run
+            was made on.
+        split: of a data set.
+        space: label space. [truth]
+        unique: let each class name one category at most. [vocabulary, truth]
+        backbone: one that reads images and texts, by default "clip-vitb16". [vocabulary]
+        weights: its weights file. [vocabulary]
+        device: "auto", "cpu", "cuda" or "mps". [vocabulary]
+        size: (H, W) in pixels that photos are encoded at, by default 224. [vocabulary]
+        templates: "all", "imagenet" or "plain", by default all. [vocabulary]
+        images: photos that a category is looked at in at most, by default 12. [vocabulary]
+        progress: called with (work, items done, items in all).
+
+    Returns:
+        The categories with their names and how they came by them, and what was written.
+
+    Raises:
+        ZerolabelError: anything that a user can mend; it says how.
+    """
+    return name_job(
+        run,
+        progress=progress,
+        vocabulary=None if vocabulary is None else str(vocabulary),
+        csv=csv,
+        truth=truth,
+        write_csv=write_csv,
+        reset=reset,
+        data=data,
+        split=split,
+        space=space,
+        unique=unique,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        size=size,
+        templates=templates,
+        images=images,
+    )
 
 
 def list_methods() -> list[str]:

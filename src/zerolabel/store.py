@@ -271,9 +271,14 @@ def open_whole(path: Path) -> Iterator[IO[bytes]]:
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     """Write a JSON file whole or not at all, indented, keys in the given order."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Mapping[str, Any] | list[Any]) -> bytes:
+    """The content of a file that `write_json` writes."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     # File names that are no UTF-8 come as lone surrogates; JSON's own escape holds them.
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def below(entries: Mapping[str, T], prefix: str) -> dict[str, T]:

@@ -51,6 +51,13 @@ def test_a_photo(run, place):
     assert page.is_file()
 
 
+def test_an_id_of_the_run(run, place, tmp_path):
+    name = names(place)[1]
+    code, out, err = run(place / "run", name, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "out" / "explain.json").read_text())["image"] == name
+
+
 def test_an_id_with_an_embedding_of_its_own(run, place, tmp_path):
     asked = ("--data", place / "photos", "--embedding", "tsne", "--seed", "2")
     code, out, _ = run(place / "run", names(place)[1], "--out", tmp_path / "out", *asked)
@@ -64,7 +71,6 @@ def test_mistakes_are_explained(run, place, tmp_path):
     name = names(place)[0]
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
     for words, code, said in (
-        ((place / "run", name), 2, "a run does not keep its photos"),
         ((place / "run", name[:-1], "--data", place / "photos"), 2, f"Did you mean '{name}'"),
         ((place / "run", place / "photos" / name, "--split", "val"), 2, "--split val needs"),
         ((place / "run", place / "photos" / name, "--embedding", "umap"), 2, "Known: pca, tsne"),

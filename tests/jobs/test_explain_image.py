@@ -298,12 +298,12 @@ def test_an_id_is_found_in_its_data_and_has_its_own_folder(fits, photos):
     assert found.path == run / "explain" / "deep" / "photo-0.png"
     same = explain(run, photos / "deep" / "photo-0.png", run / "explain" / "other")
     assert found.facts["regions"] == same.facts["regions"]
+    assert explain(run, "deep/photo-0.png").facts == found.facts  # the run knows where it was made
 
 
 @pytest.mark.parametrize(
     ("image", "data", "words"),
     [
-        ("photo-1.png", False, "a run does not keep its photos"),
         ("photo-l.png", False, "Did you mean 'photo-"),
         ("deep/photo-1.png", True, "Did you mean 'deep/photo-0.png'"),
         ("zzz", True, "has no image 'zzz'.$"),

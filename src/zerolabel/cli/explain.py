@@ -21,7 +21,7 @@ from zerolabel.cli.options import DATA, options
 @click.option(
     "--data",
     type=click.Path(exists=True, path_type=Path),
-    help="Folder or data set that holds IMAGE, if IMAGE is an id.",
+    help="Folder or data set that holds IMAGE, if IMAGE is an id.  [default: where RUN was made]",
 )
 @click.option(
     "--embedding",
@@ -35,9 +35,9 @@ from zerolabel.cli.options import DATA, options
 def explain(run: Path, image: str, out: Path | None, **asked: Any) -> int:
     """Show how the method of RUN sees IMAGE.
 
-    RUN is a folder that fit or segment wrote, IMAGE a photo, or with --data the id of one. The page
-    shows the patches of the image in two dimensions, in the colours of their regions, beside the
-    photo.
+    RUN is a folder that fit or segment wrote, IMAGE a photo, or the id of one of its images. The
+    page shows the patches of the image in two dimensions, in the colours of their regions, beside
+    the photo.
     """
     from zerolabel.jobs.explain import explain as job
     from zerolabel.jobs.explain import in_words

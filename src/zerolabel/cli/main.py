@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "zerolabel.cli.predict:predict",
     "evaluate": "zerolabel.cli.evaluate:evaluate",
     "compare": "zerolabel.cli.compare:compare",
+    "name": "zerolabel.cli.name:name",
     "models": "zerolabel.cli.models:models",
     "doctor": "zerolabel.cli.doctor:doctor",
     "demo": "zerolabel.cli.demo:demo",

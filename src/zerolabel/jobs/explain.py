@@ -58,10 +58,11 @@ def explain(
 
     Args:
         run: a folder that `fit` or `segment` wrote.
-        image: a photo, of the run or not; or, with `data`, the id of an image in it.
+        image: a photo, of the run or not; or the id of an image of the run, or of `data`.
         out: folder for the page, made if missing; by default `explain/` and the image's name in
             the run.
-        data: the folder or data set that holds the image, if it is not given as a file.
+        data: the folder or data set that holds the image, if it is not given as a file; None takes
+            the one that the run was made on.
         split: of a data set.
         embedding: "pca", or "tsne" (needs scikit-learn).
         seed: of the embedding.

@@ -19,8 +19,10 @@ from zerolabel.errors import DataError, ImageError, UsageError, unknown_name
 from zerolabel.jobs.run.claim import check_place, claim, previous_backbone
 from zerolabel.jobs.run.cost import account
 from zerolabel.jobs.run.model import LEARNED, Model
+from zerolabel.jobs.run.place import note_place
 from zerolabel.jobs.run.render import write_failures
 from zerolabel.jobs.run.settings import build
+from zerolabel.methods import find
 from zerolabel.methods.base import BATCH, Method
 from zerolabel.store import Progress, Stage, Store, below, write_json
 from zerolabel.types import Sample
@@ -103,7 +105,10 @@ def prepare(options: Options, out: str | Path) -> Method:
         UsageError: an unknown name or a setting that cannot be.
         WeightsError: weights that are missing or cannot be read.
     """
-    name, hint = backbones.choose(options.backbone, weights=options.weights)
+    asked, auto = options.backbone, find(options.method).auto_backbone
+    if asked == backbones.AUTO and options.weights is None:
+        asked = auto
+    name, hint = backbones.choose(asked, weights=options.weights)
     if options.backbone == backbones.AUTO:
         name = previous_backbone(out) or name
     backbone = backbones.load(name, weights=options.weights, device=options.device)
@@ -152,7 +157,7 @@ def fit(
         model.save(out)
         images = len(samples) - len(model.failures)
         run = account(store, model, images=images, failed=len(model.failures), began=began)
-        write_json(store.directory / "run.json", run)
+        write_json(store.directory / "run.json", run | note_place(data, options.split))
     return model
 
 

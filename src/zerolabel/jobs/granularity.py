@@ -18,6 +18,7 @@ from zerolabel.jobs.levels.page import Level, exhibits, lead
 from zerolabel.jobs.levels.record import claim_levels, common, folder_of, record
 from zerolabel.jobs.run.claim import check_place, previous_backbone
 from zerolabel.jobs.run.finish import Run
+from zerolabel.jobs.run.place import note_place
 from zerolabel.jobs.run.render import write_failures
 from zerolabel.jobs.run.settings import build
 from zerolabel.jobs.segment import segment_samples
@@ -100,6 +101,7 @@ def segment_levels(
                     samples,
                     root / folder_of(level),
                     words=words,
+                    place=note_place(data, options.split),
                     options=_at(level, options),
                     overlays=overlays,
                     report=report,

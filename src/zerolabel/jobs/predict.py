@@ -6,12 +6,13 @@ import dataclasses
 import time
 from pathlib import Path
 
-from zerolabel.data.folder import file_digest
 from zerolabel.data.geometry import FULL
 from zerolabel.jobs.fit import note, open_samples
 from zerolabel.jobs.run.claim import check_place, claim
 from zerolabel.jobs.run.finish import Run, finish
 from zerolabel.jobs.run.model import load
+from zerolabel.jobs.run.names import unnamed_digest
+from zerolabel.jobs.run.place import note_place
 from zerolabel.store import Progress, Store
 
 
@@ -55,7 +56,7 @@ def predict(
     samples, words = open_samples(data, split, geometry=geometry)
     fitted = load(model, weights=weights, device=device)
     job = {
-        "model": file_digest(Path(model, "model.json")),  # it names the hash of the tensors
+        "model": unnamed_digest(Path(model, "model.json")),  # it names the hash of the tensors
         "method": fitted.method.name,
         "config": dataclasses.asdict(fitted.method.config),
         "backbone": fitted.method.backbone.name,
@@ -65,5 +66,12 @@ def predict(
     with store.lock():
         claim(store, job, samples)
         return finish(
-            fitted, samples, store=store, words=words, began=began, overlays=overlays, report=report
+            fitted,
+            samples,
+            store=store,
+            words=words,
+            place=note_place(data, split),
+            began=began,
+            overlays=overlays,
+            report=report,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from zerolabel.jobs.fit import Options, fit_in, open_samples, prepare
 from zerolabel.jobs.run.claim import check_place
 from zerolabel.jobs.run.finish import Run, finish
+from zerolabel.jobs.run.place import note_place
 from zerolabel.store import Progress, Store
 from zerolabel.types import Sample
 
@@ -49,6 +50,7 @@ def segment(
         samples,
         out,
         words=words,
+        place=note_place(data, options.split),
         options=options,
         overlays=overlays,
         report=report,
@@ -62,6 +64,7 @@ def segment_samples(
     out: str | Path,
     *,
     words: str,
+    place: Mapping[str, str],
     options: Options,
     overlays: bool = True,
     report: bool = True,
@@ -74,6 +77,7 @@ def segment_samples(
         samples: sorted by id.
         out: the run directory, made if missing.
         words: what the images are.
+        place: from `note_place`, where they are.
         options: method, backbone and settings; their split and geometry are those of the samples.
         overlays: whether to draw overlays.
         report: whether to write the report.
@@ -92,5 +96,12 @@ def segment_samples(
     with store.lock():
         model = fit_in(store, samples, method, geometry=options.geometry)
         return finish(
-            model, samples, store=store, words=words, began=began, overlays=overlays, report=report
+            model,
+            samples,
+            store=store,
+            words=words,
+            place=place,
+            began=began,
+            overlays=overlays,
+            report=report,
         )

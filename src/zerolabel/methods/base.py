@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zerolabel.backbones import Backbone
+from zerolabel.backbones import AUTO, Backbone
 from zerolabel.errors import UsageError, unknown_name
 from zerolabel.store import Store
 from zerolabel.types import Sample
@@ -81,6 +81,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     PRESETS: ClassVar[Mapping[str, Any]]
+    auto_backbone: ClassVar[str] = AUTO  # what "auto" is for it
 
     def __init__(self, config: Any, backbone: Backbone) -> None:
         self.config = config
@@ -169,6 +170,21 @@ def configure(presets: Mapping[str, C], preset: str, changes: Mapping[str, Any])
             raise unknown_name("setting", name, known)
         values[name] = _parse(name, value, str(known[name]))
     return dataclasses.replace(start, **values)  # type: ignore[type-var]
+
+
+def pick(kind: Any, config: Any, **more: Any) -> Any:
+    """Make the settings of a part: some by name, the others as they are in those of the method.
+
+    Args:
+        kind: a dataclass; fields that neither has keep their defaults.
+        config: settings of the method.
+        more: what differs.
+
+    Returns:
+        An instance of `kind`.
+    """
+    names = {field.name for field in dataclasses.fields(kind)} - more.keys()
+    return kind(**{name: getattr(config, name) for name in names if hasattr(config, name)}, **more)
 
 
 def class_names(samples: Sequence[Sample]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from zerolabel.backbones.vit import VitBackbone
 from zerolabel.data.transforms import to_tensor
 from zerolabel.errors import ImageError, UsageError, unknown_name
 from zerolabel.methods import METHODS, SUPERVISED
-from zerolabel.methods.base import Anatomy, Evidence, Method, class_names
+from zerolabel.methods.base import Anatomy, Evidence, Method, class_names, pick
 from zerolabel.networks.mask_transformer import (
     LinearConfig,
     MaskTransformerConfig,
@@ -174,11 +174,11 @@ class Segmenter(Method):
             raise UsageError(f"Expected a vision transformer to train, found {backbone.name}.")
         super().__init__(config, backbone)
         c, squash = config, config.fit == "squash"
-        scene: SceneConfig = _of(SceneConfig, c, flip=0.5, plain=squash)
-        self._lessons: Lessons = _of(Lessons, c, scene=scene)
-        self._slide: slide.Slide = _of(slide.Slide, c, squash=squash, batch=c.window_batch)
+        scene: SceneConfig = pick(SceneConfig, c, flip=0.5, plain=squash)
+        self._lessons: Lessons = pick(Lessons, c, scene=scene)
+        self._slide: slide.Slide = pick(slide.Slide, c, squash=squash, batch=c.window_batch)
         amp = use_amp(c.amp, backbone.device)
-        self._training: SupervisedTraining = _of(
+        self._training: SupervisedTraining = pick(
             SupervisedTraining, c, tuned=c.encoder == "tuned", amp=amp
         )
         self._built: tuple[Tensor, ViT, nn.Module] | None = None
@@ -291,9 +291,3 @@ class Segmenter(Method):
             return self.backbone.prepare(images)
         kind = self.config.colours
         return whole.normalise(images.to(self.backbone.device), self.arrays, colours=kind)
-
-
-def _of(kind: Any, config: Config, **more: Any) -> Any:
-    """Make settings of a part: some by name, the others as they are in those of the method."""
-    names = {field.name for field in fields(kind)} - more.keys()
-    return kind(**{name: getattr(config, name) for name in names if hasattr(config, name)}, **more)

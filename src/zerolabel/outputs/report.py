@@ -102,7 +102,7 @@ def write_report(
         "failures": failures,
         "pages": pages,
     }
-    environment = _environment()
+    environment = make_environment()
     for page in range(1, pages + 1):
         first = (page - 1) * PER_PAGE
         context: dict[str, Any] = {
@@ -134,7 +134,7 @@ def write_exhibits(path: Path, *, title: str, lead: str, exhibits: Sequence[Exhi
     """
     _check(exhibits)
     context = {"title": title, "lead": lead, "exhibits": exhibits, "page": 1}
-    _stream(path, _environment().get_template("exhibit_page.html").stream(context))
+    _stream(path, make_environment().get_template("exhibit_page.html").stream(context))
 
 
 def _check(exhibits: Sequence[Exhibit]) -> None:
@@ -236,7 +236,8 @@ def _stream(path: Path, stream: jinja2.environment.TemplateStream) -> None:
             file.write(piece.encode("utf-8", "replace"))
 
 
-def _environment() -> jinja2.Environment:
+def make_environment() -> jinja2.Environment:
+    """The templates, and what they call."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,

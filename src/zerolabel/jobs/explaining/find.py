@@ -10,6 +10,8 @@ from pathlib import Path
 from zerolabel.data.geometry import FULL
 from zerolabel.errors import StoreError, UsageError
 from zerolabel.jobs.fit import open_samples
+from zerolabel.jobs.run.photos import open_photos
+from zerolabel.jobs.run.place import read_place
 from zerolabel.jobs.scoring.facts import read_facts
 from zerolabel.store import read_json
 from zerolabel.types import Sample
@@ -22,8 +24,8 @@ def find_image(run: Path, image: str, *, data: str | Path | None, split: str | N
 
     Args:
         run: a run directory.
-        image: a file; or, with `data`, an id in it.
-        data: a folder or data set, or None.
+        image: a file, or an id in the data.
+        data: a folder or data set; None takes the one that the run was made on.
         split: of a data set, or None.
 
     Returns:
@@ -31,30 +33,27 @@ def find_image(run: Path, image: str, *, data: str | Path | None, split: str | N
 
     Raises:
         UsageError: there is no such image; near ids are named.
-        DataError: `data` holds none.
+        DataError: the data are not there, or hold none.
     """
-    geometry = (read_facts(run) or {}).get("geometry", FULL)
-    if data is not None:
-        samples, _ = open_samples(data, split, geometry=geometry)
-        by_id = {sample.id: sample for sample in samples}
-        if image in by_id:
-            return by_id[image]
-        raise UsageError(f"{data} has no image {image!r}.{_near(image, by_id)}")
-    if os.path.isdir(image):
+    if data is None and os.path.isdir(image):
         raise UsageError(f"{image} is a folder. Give one photo.")
-    if os.path.exists(image):
+    if data is None and os.path.exists(image):
+        geometry = (read_facts(run) or {}).get("geometry", FULL)
         [sample] = open_samples(image, split, geometry=geometry)[0]
         return sample
     known = _listed(run)
-    if image in known:
+    if data is None and known and image not in known:
         raise UsageError(
-            f"{image} is an image of {run}, but a run does not keep its photos: give the file "
-            "itself, or --data with the folder it is in."
+            f"{image} is neither a file nor an image of {run}.{_near(image, known)} Give a photo, "
+            "the id of an image of the run, or --data with the folder that it is in."
         )
-    raise UsageError(
-        f"{image} is neither a file nor an image of {run}.{_near(image, known)} Give a photo, or "
-        "the id of an image and --data with the folder it is in."
-    )
+    try:
+        by_id = {sample.id: sample for sample in open_photos(run, data, split)}
+    except UsageError as error:
+        raise error if data is not None else UsageError(f"{image!r} is no file. {error}") from None
+    if image in by_id:
+        return by_id[image]
+    raise UsageError(f"{data or read_place(run)[0]} has no image {image!r}.{_near(image, by_id)}")
 
 
 def _listed(run: Path) -> Collection[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from zerolabel.errors import DataError, ZerolabelError
 from zerolabel.jobs.run.cost import account, in_words
 from zerolabel.jobs.run.exhibits import exhibits
 from zerolabel.jobs.run.model import Model
+from zerolabel.jobs.run.names import keep_names
 from zerolabel.jobs.run.render import Rendered, render, summarise, write_categories, write_failures
 from zerolabel.outputs.masks import read_mask
 from zerolabel.outputs.report import ReportImage, Tile, write_report
@@ -47,17 +48,21 @@ def finish(
     *,
     store: Store,
     words: str,
+    place: Mapping[str, str],
     began: float,
     overlays: bool,
     report: bool,
 ) -> Run:
     """Write everything that leaves a run: masks, overlays, lists, model, report, `run.json`.
 
+    Names that were given to the categories of this run are kept.
+
     Args:
         model: fitted.
         samples: sorted by id.
         store: of the run directory, locked and claimed.
         words: what the samples are.
+        place: from `note_place`, where they are.
         began: `time.perf_counter()` at the start of the job.
         overlays: whether to draw overlays.
         report: whether to write the report.
@@ -75,7 +80,7 @@ def finish(
     write_failures(root, failures)
     if not images:
         raise DataError("None of the images could be read; failures.json lists the reasons.")
-    model.categories = summarise(model, rendered)
+    model.categories = keep_names(root, summarise(model, rendered))
     write_categories(root, model.categories)
     model.save(root)
     page = None
@@ -83,7 +88,7 @@ def finish(
         run = account(store, model, images=images, failed=len(failures), began=began)
         page = _report(model, samples, rendered, store, in_words(run, model, words=words))
     run = account(store, model, images=images, failed=len(failures), began=began)
-    write_json(root / "run.json", run | {"data": words})
+    write_json(root / "run.json", run | {"data": words, **place})
     return Run(root, words, model.categories, images, failures, model.method.notes, page)
 
 

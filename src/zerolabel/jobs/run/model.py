@@ -20,6 +20,7 @@ from torch import Tensor
 from zerolabel import __version__, backbones
 from zerolabel.data.folder import file_digest, find_images, from_arrays, read_image
 from zerolabel.errors import ImageError, StoreError, WeightsError
+from zerolabel.jobs.run.names import parse, plain
 from zerolabel.jobs.run.settings import build
 from zerolabel.methods.base import BATCH, Evidence, Method
 from zerolabel.outputs.colours import palette
@@ -150,7 +151,7 @@ class Model:
             "weights": None if learned else method.backbone.digest,
             "notes": method.notes,
             "class_names": method.class_names,
-            "categories": [dataclasses.asdict(category) for category in self.categories],
+            "categories": [plain(category) for category in self.categories],
         }
         write_json(folder / "model.json", facts)
 
@@ -172,19 +173,19 @@ def load(folder: str | Path, *, weights: str | Path | None = None, device: str =
     """
     facts, tensors = _read(Path(folder))
     backbone = backbones.load(facts["backbone"], weights=weights, device=device)
-    if facts["weights"] not in (None, backbone.digest):
-        raise WeightsError(
-            f"The model was fitted with other weights of {backbone.name} (hash {facts['weights']}) "
-            f"than these ({backbone.digest}). Give the right file with --weights."
-        )
     learned = below(tensors, LEARNED)
     if learned:
         backbone.restore(learned)
     method = build(facts["method"], backbone, settings=facts["config"])
+    if facts["weights"] not in (None, method.backbone.digest):
+        raise WeightsError(
+            f"The model was fitted with other weights of {backbone.name} (hash {facts['weights']}) "
+            f"than these ({method.backbone.digest}). Give the right file with --weights."
+        )
     method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
     method.notes = facts["notes"]
     method.class_names = tuple(facts.get("class_names", ()))  # older models have none
-    return Model(method, tuple(_category(entry) for entry in facts["categories"]))
+    return Model(method, tuple(parse(entry) for entry in facts["categories"]))
 
 
 def new_categories(k: int, names: Mapping[int, str] | None = None) -> tuple[Category, ...]:
@@ -202,11 +203,6 @@ def _decided(labels: Tensor, size: tuple[int, ...], *, K: int) -> LabelMap:
         raise ValueError(f"labels are {low}..{high}, the categories are 0..{K - 1}")
     label_map: LabelMap = labels.cpu().numpy().astype(np.uint16 if K > IGNORE else np.uint8)
     return label_map
-
-
-def _category(entry: dict[str, Any]) -> Category:
-    lists = {"colour": tuple(entry["colour"]), "exemplars": tuple(entry["exemplars"])}
-    return Category(**(entry | lists))
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

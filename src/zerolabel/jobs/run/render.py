@@ -6,7 +6,7 @@ Shapes: `n` images, `K` categories.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from zerolabel.errors import ImageError
 from zerolabel.jobs.run.model import Model
+from zerolabel.jobs.run.names import plain
 from zerolabel.methods.base import BATCH
 from zerolabel.outputs.masks import mask_names, write_mask
 from zerolabel.outputs.overlay import jpeg, overlay, thumbnail
@@ -109,7 +110,7 @@ def summarise(model: Model, rendered: Rendered) -> tuple[Category, ...]:
 
 def write_categories(root: Path, categories: Sequence[Category]) -> None:
     """Write `categories.json`."""
-    write_json(root / "categories.json", {"categories": [asdict(c) for c in categories]})
+    write_json(root / "categories.json", {"categories": [plain(c) for c in categories]})
 
 
 def write_failures(root: Path, failures: dict[str, str]) -> None:

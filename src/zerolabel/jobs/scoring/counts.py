@@ -140,7 +140,9 @@ def _open_train(
     other = Path(matching_run)
     names = [read_categories(place / "categories.json") for place in (run, other)]
     tensors = [_tensors(place) for place in (run, other)]
-    if names[0] != names[1] or (None not in tensors and tensors[0] != tensors[1]):
+    # one model may have been named since: its tensors tell, its names only where it has none
+    same = names[0] == names[1] if None in tensors else tensors[0] == tensors[1]
+    if not same or len(names[0]) != len(names[1]):
         raise UsageError(
             f"{other} is not of the same model as {run}: expected its {len(names[0])} categories, "
             f"found {len(names[1])} of another fit. {how}"
