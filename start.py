@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = "constraints.txt"
 PINNED_FIRST = "torch"  # before anything that depends on it could bring another build
 STAMP = "zerolabel-ready.json"
+# As many workers as cores, but four at most: each needs up to a gigabyte. A file is one worker's.
+PYTEST = ["pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
 WORK: dict[str, list[list[str]]] = {  # modules of Python, run one after another in ROOT
     "setup": [],
     "check": [
@@ -42,8 +44,8 @@ WORK: dict[str, list[list[str]]] = {  # modules of Python, run one after another
         ["mypy"],
         ["pytest", "tests/test_architecture.py"],
     ],
-    "test": [["pytest"]],
-    "fast": [["pytest", "-m", "not slow"]],
+    "test": [PYTEST],
+    "fast": [[*PYTEST, "-m", "not slow"]],
     "docs": [["pytest", "tests/test_docs.py"]],
     "bench": [["benchmarks/run.py"]],
     "results": [["zerolabel", "reproduce", "results", "--page", "docs/results.md"]],
