@@ -97,6 +97,7 @@ ARRAYS = {
     "x": np.arange(12, dtype=np.float32).reshape(3, 4).T,  # not contiguous
     "none": np.zeros((0, 5), np.int16),
     "flags": np.array([True, False]),
+    "count": np.array(7),  # without an axis, as a batch norm counts
 }
 
 
@@ -105,6 +106,7 @@ def check(stage):
     assert set(stage.arrays) == set(ARRAYS)
     for name, value in ARRAYS.items():
         assert stage.arrays[name].dtype == value.dtype
+        assert stage.arrays[name].shape == value.shape
         np.testing.assert_array_equal(stage.arrays[name], value)
 
 

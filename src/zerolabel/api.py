@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from zerolabel.backbones.registry import BACKBONES
+from zerolabel.data.words import words_of
 from zerolabel.jobs.evaluate import evaluate
 from zerolabel.jobs.fit import Options
 from zerolabel.jobs.fit import fit as fit_job
@@ -241,5 +242,12 @@ def _options(
         device=device,
         split=split,
         geometry=geometry,
-        settings={"k": k, **settings},
+        settings={"k": k, **{name: _words(value) for name, value in settings.items()}},
     )
+
+
+def _words(value: Any) -> Any:
+    """Write a list of names as the settings of methods with words have it."""
+    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+        return words_of(value).text
+    return value

@@ -139,7 +139,7 @@ class Store:
         if self.root is None:
             self._memory[name] = found
             return found
-        arrays = {key: np.ascontiguousarray(value) for key, value in found.arrays.items()}
+        arrays = {key: np.asarray(value, order="C") for key, value in found.arrays.items()}
         info = json.dumps(found.info, sort_keys=True)
         path = self._path(name)
         write_bytes(path, save(arrays, metadata={"info": info}))

@@ -49,7 +49,10 @@ def test_listing_says_what_there_is_and_what_is_here(args, home):
     assert rows["filterbank"][2:5] == ["-", "-", "tokens"]
     every = "attention, cls, context, keys, queries, received, slopes, tokens, values"
     more = "all+: these, and dense, joint, which go with words"
-    assert legend == f"all: {every}\n{more}\n"
+    taught = (
+        "student: tokens, of what maskclip+ or reclip++ taught; --weights RUN/model.safetensors"
+    )
+    assert legend == f"all: {every}\n{more}\n{taught}\n"
 
 
 def test_getting_what_is_here_prints_its_place(home):

@@ -238,3 +238,11 @@ def test_the_home_folder_is_known(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME" if os.name != "nt" else "USERPROFILE", str(tmp_path))
     Path(tmp_path / "words.txt").write_text("cat")
     assert parse_words("~/words.txt").words == ("cat",)
+
+
+@pytest.mark.parametrize("name", ["voc21", "voc20", "coco27"])
+def test_classes_of_a_label_space_are_asked_for_as_it_says(name):
+    known = space(name)
+    assert words_of(known.classes) == parse_words(name)
+    assert words_of(known.classes).words == tuple(known.prompts)
+    assert words_of(known.classes[::-1]).words == tuple(known.classes[::-1])

@@ -18,13 +18,13 @@ from zerolabel.jobs.explaining.page import plot
 from zerolabel.jobs.explaining.scene import look_into, plain
 from zerolabel.jobs.run.model import Model
 from zerolabel.methods import METHODS as ALL
-from zerolabel.methods import SUPERVISED
+from zerolabel.methods import SUPERVISED, WORDED
 from zerolabel.methods.datus import Config, Datus
 from zerolabel.outputs.colours import palette
 from zerolabel.stages.discover import Encoded
 from zerolabel.store import Store
 
-METHODS = [name for name in ALL if name not in SUPERVISED]  # what needs no labels
+METHODS = [name for name in ALL if name not in SUPERVISED | WORDED]  # no labels, no words
 
 pytestmark = pytest.mark.usefixtures("small_worlds")
 OWN = {  # where filterbank cannot do, or the default takes long

@@ -1,4 +1,7 @@
-"""The main job and its relatives, by the Python API: what is written, and that it is true."""
+"""The main job and its relatives, by the Python API: what is written, and that it is true.
+
+Methods that are told words, and so have no k, are in test_worded_jobs.py.
+"""
 
 import json
 import os
@@ -14,7 +17,7 @@ from zerolabel.backbones import load as load_backbone
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, ImageError, StoreError, UsageError, WeightsError
 from zerolabel.jobs.run.settings import build
-from zerolabel.methods import METHODS, SUPERVISED, find
+from zerolabel.methods import METHODS, SUPERVISED, WORDED, find
 from zerolabel.outputs.colours import palette
 from zerolabel.outputs.masks import read_mask
 
@@ -36,6 +39,8 @@ IMAGES = 18  # two batches
 
 
 def backbone_of(method):
+    if method in WORDED:
+        return "random-clipt16"
     return OWN.get(method, {}).get("backbone", "filterbank")
 
 
@@ -55,7 +60,9 @@ def photos(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("photos"))
 
 
-@pytest.fixture(scope="module", params=[name for name in METHODS if name not in SUPERVISED])
+@pytest.fixture(
+    scope="module", params=[name for name in METHODS if name not in SUPERVISED | WORDED]
+)
 def done(request, photos, tmp_path_factory):
     """A run of every method, with everything that a run can have."""
     out = tmp_path_factory.mktemp("runs") / request.param

@@ -5,6 +5,7 @@ import inspect
 import pytest
 
 from zerolabel import recipes
+from zerolabel.data.spaces import space
 from zerolabel.jobs.experiments.cells import Outcome
 from zerolabel.jobs.experiments.table import rows_of
 from zerolabel.methods import find
@@ -45,6 +46,18 @@ def test_retrieval_names_classes_for_three_ways_to_find_regions():
     assert pairs == {(d, k) for d in ("concepts", "kmeans", "spectral") for k in (1, 5)}
     assert {cell.protocol for cell in MADE["acseg-voc-retrieval"].cells} == {"classes"}
     assert all("k" not in row for row in rows)  # the classes are the categories
+
+
+def test_text_names_classes_beside_the_published_numbers():
+    experiment = MADE["acseg-text"]
+    found = [(cell, {"space": cell.space, "images": 7}) for cell in experiment.cells]
+    rows = rows_of(experiment, Outcome(found, {}))
+    assert [row.published for row in rows] == [{"miou": 53.9}, {"miou": 28.1}]
+    assert {cell.protocol for cell in experiment.cells} == {"classes"}
+    for cell, background in zip(experiment.cells[::3], (1, 0), strict=True):
+        classes = space(cell.settings["classes"]).classes  # in the order of what is scored
+        assert classes == space(cell.space).classes[background:]
+        assert (find("acseg").PRESETS[cell.preset].background != "none") == background
 
 
 def test_ablations_change_one_thing_at_a_time():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from zerolabel.backbones.registry import BACKBONES, giving
-from zerolabel.errors import UsageError, unknown_name
+from zerolabel.errors import UsageError, WeightsError, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 BETTER, SHIPPED = "dino-vits16", "embedded"  # what "auto" takes, in this order
+STUDENT = "student"  # what a method with words has taught, out of its model
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -102,9 +103,11 @@ def load(name: str, *, weights: Path | str | None = None, device: str = "auto") 
     Args:
         name: a registry name, or any name together with a weights file, or "random-vits16",
             "random-clipb16" and the like: fixed random weights for tests and benchmarks; without
-            "clip" all tokens of an image are nearly identical.
+            "clip" all tokens of an image are nearly identical. "student" is what a method with
+            words has taught a student.
         weights: a weights file (original, transformers or timm layout) to use for the name; a CLIP
-            is known by its tensors, and its vocabulary lies beside it.
+            is known by its tensors, and its vocabulary lies beside it. A student's is the
+            `model.safetensors` of its run.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
 
     Returns:
@@ -112,7 +115,8 @@ def load(name: str, *, weights: Path | str | None = None, device: str = "auto") 
 
     Raises:
         UsageError: an unknown name, an unavailable device, or weights for a backbone that has none.
-        WeightsError: the weights are not cached, cannot be read, or are of another network.
+        WeightsError: the weights are not cached, are not given for a student, cannot be read, or
+            are of another network.
     """
     fixed = name == "filterbank" or name.startswith("random-")
     if fixed and weights is not None:
@@ -121,6 +125,8 @@ def load(name: str, *, weights: Path | str | None = None, device: str = "auto") 
         from zerolabel.backbones.filterbank import FilterBank
 
         return FilterBank(device=str(pick_device(device)))
+    if name == STUDENT:
+        return _student(weights, device)
     from zerolabel.backbones.clip import load_clip, random_clip
     from zerolabel.backbones.clip_layouts import is_clip
     from zerolabel.backbones.vit import load_vit, random_backbone
@@ -135,6 +141,18 @@ def load(name: str, *, weights: Path | str | None = None, device: str = "auto") 
     if (item is not None and item.is_clip) or is_clip(tensors or ()):
         return load_clip(name, weights=weights, device=where, tensors=tensors)
     return load_vit(name, weights=weights, device=where, tensors=tensors)
+
+
+def _student(weights: Path | str | None, device: str) -> Backbone:
+    """Load the student of a model."""
+    from zerolabel.backbones.student import load_student
+
+    if weights is None:
+        raise WeightsError(
+            "A student lies in the model of the run that taught it. Expected its file, e.g. "
+            "--weights RUN/model.safetensors."
+        )
+    return load_student(weights, device=pick_device(device), name=STUDENT)
 
 
 def require(backbone: Backbone, *what: str) -> None:

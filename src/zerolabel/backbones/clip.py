@@ -117,6 +117,27 @@ class ClipBackbone(VitBackbone):
             other._normalise_by(IMAGENET_MEAN, IMAGENET_STD)
         return other
 
+    def tuned(self, weights: Mapping[str, Tensor]) -> ClipBackbone:
+        """Give the image tower other weights.
+
+        Args:
+            weights: all of it, by the names of `ClipImage`.
+
+        Returns:
+            Another backbone, with a digest of its own; texts and reading are shared.
+
+        Raises:
+            WeightsError: a tensor is missing, unexpected or of another shape.
+        """
+        other = copy.copy(self)
+        with torch.device("meta"):
+            net = ClipImage(self.net.config, self.projection)
+        held = {name: value.to(self.device) for name, value in weights.items()}
+        load_exactly(net, held, what=str(self.net.config))
+        other.net = net.eval().requires_grad_(False)
+        other.digest = _hash(self.digest, digest(held))
+        return other
+
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Carry the position embeddings over to a patch grid.
 

@@ -242,7 +242,7 @@ def load_student(
     state = below(load_file(path), PREFIX)
     if not state:
         raise WeightsError(
-            f"{path} holds no student: no name begins with {PREFIX!r}. Pass the model of a method "
-            "that distils, e.g. maskclip-plus or reclippp."
+            f"{path} holds no student: no name begins with {PREFIX!r}. Pass the model.safetensors "
+            "of maskclip+, or of reclip or reclip++ with --set student=resnet-50."
         )
     return StudentBackbone(name, build(state), device=device)

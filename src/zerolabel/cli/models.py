@@ -36,6 +36,9 @@ def list_models() -> None:
         click.echo("  ".join(cells).rstrip())
     click.echo(f"\nall: {', '.join(sorted(VIT_GIVES))}")
     click.echo(f"all+: these, and {', '.join(sorted(CLIP_GIVES - VIT_GIVES))}, which go with words")
+    click.echo(
+        "student: tokens, of what maskclip+ or reclip++ taught; --weights RUN/model.safetensors"
+    )
 
 
 @models.command("get")

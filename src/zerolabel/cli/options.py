@@ -28,13 +28,25 @@ FIT = (
     ),
     click.option("--k", type=K(), help="Number of categories, or auto.  [default: auto]"),
     click.option(
+        "--classes",
+        metavar="WORDS",
+        help='What to look for instead: "cat, dog, grass, sky", a file with one per line, or a '
+        "label space such as voc20.  [methods with words]",
+    ),
+    click.option(
+        "--background",
+        metavar="WORDS",
+        help="Words of what is none of the classes.  [methods with words]",
+    ),
+    click.option(
         "--preset",
         default="default",
         show_default=True,
         help="default, protocol (no photo-guided refinement), or the method's own; acseg: voc, "
         "coco; datus: paper, paper-code; segmenter: official-ade20k, official-context, "
         "official-cityscapes, seed; transfgu: coco27, coco27-curated, coco171, coco80, cityscapes, "
-        "voc, lip5, lip16, lip19.",
+        "voc, lip5, lip16, lip19; maskclip, maskclip+, reclip and reclip++: legacy_mmseg, voc, "
+        "context, ade20k, cityscapes, coco27.",
     ),
     click.option(
         "--backbone",

@@ -93,6 +93,8 @@ def parse_words(text: str) -> Words:
 def words_of(names: Sequence[str]) -> Words:
     """Let every class be its own word, whatever signs its name holds.
 
+    Classes of a label space are asked for as it says, e.g. "airplane" for "aeroplane".
+
     Args:
         names: of K classes.
 
@@ -105,6 +107,9 @@ def words_of(names: Sequence[str]) -> Words:
     joined = [_joined(name) for name in names]
     if "" in joined:
         raise UsageError(f"Class {joined.index('')} has no name. Give it one.")
+    for known in SPACES:
+        if space(known).classes == tuple(joined):
+            return parse_words(known)
     return _words([(name, (name,)) for name in joined], source="the list")
 
 

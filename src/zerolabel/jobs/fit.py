@@ -186,6 +186,7 @@ def fit_in(
         "config": dataclasses.asdict(method.config),
         "backbone": backbone.name,
         "weights": backbone.digest,
+        **{f"weights of {name}": digest for name, digest in method.others().items()},
         **note(geometry),
     }
     claim(store, job, samples)

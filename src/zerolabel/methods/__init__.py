@@ -15,10 +15,15 @@ METHODS = {
     "datus": "zerolabel.methods.datus:Datus",
     "dino-attention": "zerolabel.methods.attention:DinoAttention",
     "kmeans": "zerolabel.methods.kmeans:KMeans",
+    "maskclip": "zerolabel.methods.maskclip:MaskClip",
+    "maskclip+": "zerolabel.methods.maskclip_plus:MaskClipPlus",
+    "reclip": "zerolabel.methods.reclip:Reclip",
+    "reclip++": "zerolabel.methods.reclip:ReclipPlusPlus",
     "segmenter": "zerolabel.methods.segmenter:Segmenter",
     "transfgu": "zerolabel.methods.transfgu:Transfgu",
 }
 SUPERVISED = frozenset({"segmenter"})  # methods that are fitted on labels
+WORDED = frozenset({"maskclip", "maskclip+", "reclip", "reclip++"})  # that are told words
 
 
 def find(name: str) -> type[Method]:

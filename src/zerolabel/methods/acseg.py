@@ -2,112 +2,42 @@
 
 Patch features, computed once; a generator that turns prototypes into the concepts of an image,
 trained by the modularity of its assignments; every patch to its nearest concept; every region to
-foreground or background, and to a category. No code was published; what the paper leaves open is
-listed in docs/methods/acseg.md.
+foreground or background, and to a category: a cluster, or a class by its neighbours or by words. No
+code was published; what the paper leaves open is listed in docs/methods/acseg.md.
 Shapes: `B` images, `h w` patch grid, `D` channels, `R` regions, `K` categories.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zerolabel.backbones import Backbone, require
+from zerolabel.backbones.clip import ClipBackbone
 from zerolabel.backbones.weights import digest
 from zerolabel.errors import DataError, UsageError, unknown_name
+from zerolabel.methods.acseg_config import CHOICES, PRESETS, Config
 from zerolabel.methods.base import BATCH, class_names
-from zerolabel.methods.regions import RegionConfig, RegionMethod
+from zerolabel.methods.regions import RegionMethod
 from zerolabel.networks.concepts import ConceptConfig, ConceptGenerator
-from zerolabel.stages import concepts, encode, foreground
+from zerolabel.stages import by_text, concepts, encode, foreground
 from zerolabel.stages.categorise import Categorise
 from zerolabel.stages.classify import region_labels, retrieve
 from zerolabel.stages.describe import wants
 from zerolabel.stages.discover import Encoded, each, needs
 from zerolabel.stages.encode import Loaded
-from zerolabel.stages.foreground import Foreground
 from zerolabel.stages.segments import Segments
+from zerolabel.stages.words import BACKGROUND
 from zerolabel.store import Store, below
 from zerolabel.training.concepts import ConceptTraining
 from zerolabel.training.precision import use_amp
 from zerolabel.types import IGNORE, Features, RegionMap, Sample
 
 LEARNED = "generator."  # prefix of the generator's weights in the model
-CHOICES = {
-    "features": ("tokens", "keys", "queries", "values"),
-    "classify": ("cluster", "retrieve"),
-    "prototypes": ("clusters", "random"),
-    "amp": ("auto", "on", "off"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(RegionConfig, Foreground):
-    """Settings; those that all region methods have, and those of the verbs, are documented there.
-
-    Attributes:
-        features: what patches are grouped by: "tokens", or "keys", "queries" or "values" of the
-            last block.
-        concepts: the most that an image can have; 5 is the paper's.
-        steps: updates of the prototypes; 6 is the paper's.
-        attention_heads: of the generator, 0 for one per 64 channels.
-        hidden: channels of its feed-forward network, 0 for four times those of the features.
-        norm_first, share_steps: of the generator, see networks/concepts.py.
-        prototypes: how they start: "clusters" of patches of the data set, or "random" directions.
-        iterations: training steps; 2,500 is the paper's.
-        batch: images per training step.
-        lr, decay: of AdamW.
-        amp: "auto" (bfloat16 where the processor multiplies it faster), "on" or "off".
-        classify: "cluster" (as `categorise` says) or "retrieve" (the class of the most similar
-            regions of the images fitted on, which need labels).
-        neighbours: regions that vote for a class.
-        skip_background: a region has class 0 only where it has no other.
-    """
-
-    discover: str = "concepts"
-    split: bool = False
-    minimum: int = 1
-    describe: str = "pool"
-    fill: str = "mean"
-    crop_fit: str = "stretch"
-    features: str = "tokens"
-    concepts: int = 16
-    steps: int = 6
-    attention_heads: int = 0
-    hidden: int = 0
-    norm_first: bool = False
-    share_steps: bool = False
-    prototypes: str = "clusters"
-    iterations: int = 200
-    batch: int = 16
-    lr: float = 1e-3
-    decay: float = 0.01
-    amp: str = "auto"
-    classify: str = "cluster"
-    neighbours: int = 1
-    skip_background: bool = True
-
-
-# The paper's number of concepts and of training steps, and crops; what it leaves open is ours.
-COCO = Config(
-    k=27,
-    concepts=5,
-    iterations=2500,
-    batch=64,
-    lr=3e-4,
-    merge=1.0,
-    describe="crop-cls",
-    refine="bilinear",
-)
-PRESETS = {
-    "default": Config(),
-    "protocol": Config(refine="bilinear"),  # every pixel labelled, without help from the photo
-    "voc": replace(COCO, k=21, background="attention"),
-    "coco": COCO,  # stuff everywhere: no background
-}
 
 
 class Acseg(RegionMethod):
@@ -125,6 +55,16 @@ class Acseg(RegionMethod):
         require(backbone, config.features)
         if config.background != "none" and config.k == 1:
             raise UsageError("With a background there are at least two categories: give --k 2.")
+        if config.classes and config.classify != "text":
+            raise UsageError(
+                f"Classes are given, but with classify={config.classify} nothing reads their "
+                "words. Add --set classify=text, or leave the classes out."
+            )
+        self.clip: ClipBackbone | None = None
+        if config.classify == "text":  # regions need no description then
+            settled = by_text.settle(config, background=config.background != "none")
+            config = replace(config, **settled, describe="pool")
+            self.clip = by_text.load(config, device=backbone.device)
         super().__init__(config, backbone)
         if not foreground.wants(config) <= backbone.gives:
             self.notes.append(f"background told by the border: {backbone.name} has no attention")
@@ -145,12 +85,18 @@ class Acseg(RegionMethod):
         """See `Method.k`."""
         if self.config.classify == "retrieve":
             return int(self.arrays["classes"])
+        if self.clip is not None:
+            return len(self.class_names)
         return len(self.arrays["centroids"]) + (self.config.background != "none")
 
     def names(self) -> dict[int, str]:
-        """See `Method.names`; where classes are retrieved, these are theirs."""
+        """See `Method.names`; where regions have classes, these are theirs."""
         named = {} if self.config.background == "none" else {0: "background"}
         return named | dict(enumerate(self.class_names[: self.k]))
+
+    def others(self) -> dict[str, str]:
+        """See `Method.others`."""
+        return {} if self.clip is None else {self.clip.name: self.clip.digest}
 
     def facts(self) -> tuple[object, ...]:
         """See `RegionMethod.facts`."""
@@ -211,21 +157,12 @@ class Acseg(RegionMethod):
             scores = [found.scores for _, found in self._all(samples, store)]
             limit = foreground.threshold(scores, c)
             self.arrays["threshold"] = torch.tensor(limit)
-        if c.classify == "cluster":
+        if self.clip is not None:
+            self._name_by_text(self.clip, samples, store)
+        elif c.classify == "retrieve":
+            self._keep_classes(samples, store)
+        else:
             super().gather(samples, store)
-            return
-        vectors, labels = [], []
-        for sample, found in self._all(samples, store):
-            own = self._labels(sample, found)  # (R valid,), -1 where no pixel has a class
-            vectors.append(found.vectors[own >= 0])
-            labels.append(own[own >= 0])
-        if not labels:
-            raise DataError("None of the images could be read; failures.json lists the reasons.")
-        if not sum(map(len, labels)):
-            raise DataError("No region has a class: the labels of all images are empty.")
-        self.arrays["bank"], self.arrays["labels"] = torch.cat(vectors), torch.cat(labels)
-        self.arrays["classes"] = self.arrays["labels"].max() + 1
-        self.class_names = class_names(samples)
 
     def eligible(self, found: Segments) -> Tensor:
         """Descriptions of the foreground."""
@@ -248,10 +185,48 @@ class Acseg(RegionMethod):
                 neighbours=c.neighbours,
                 classes=self.k,
             )
+        elif found.cosines is not None:
+            closeness, labels = found.cosines.max(1)
+            labels = labels + (c.background != "none")
         else:
             labels, closeness = super().classify(found)
             labels = labels + (c.background != "none")
         return labels.masked_fill(behind, 0), closeness.masked_fill(behind, 0.0)
+
+    def find(
+        self, samples: Sequence[Sample], store: Store
+    ) -> tuple[list[tuple[Sample, Segments]], dict[str, str]]:
+        """See `RegionMethod.find`; where texts name regions, also how much they are alike."""
+        pairs, failures = super().find(samples, store)
+        if self.clip is None or "texts" not in self.arrays:
+            return pairs, failures
+        pairs, more = by_text.compare(self.clip, pairs, self.arrays, self.config, store=store)
+        return pairs, failures | more
+
+    def _name_by_text(self, clip: ClipBackbone, samples: Sequence[Sample], store: Store) -> None:
+        """Embed the words; then look at all images, of which one at least must be readable."""
+        behind = self.config.background != "none"
+        known = () if self.config.classes else class_names(samples)
+        words = by_text.listed(self.config, known, background=behind)
+        self.class_names = (*((BACKGROUND,) if behind else ()), *words.names)
+        self.arrays |= by_text.texts(clip, words, self.config, store=store)
+        if not sum(1 for _ in self._all(samples, store)):
+            raise DataError("None of the images could be read; failures.json lists the reasons.")
+
+    def _keep_classes(self, samples: Sequence[Sample], store: Store) -> None:
+        """Keep the regions that have a class by the labels of their images."""
+        vectors, labels = [], []
+        for sample, found in self._all(samples, store):
+            own = self._labels(sample, found)  # (R valid,), -1 where no pixel has a class
+            vectors.append(found.vectors[own >= 0])
+            labels.append(own[own >= 0])
+        if not labels:
+            raise DataError("None of the images could be read; failures.json lists the reasons.")
+        if not sum(map(len, labels)):
+            raise DataError("No region has a class: the labels of all images are empty.")
+        self.arrays["bank"], self.arrays["labels"] = torch.cat(vectors), torch.cat(labels)
+        self.arrays["classes"] = self.arrays["labels"].max() + 1
+        self.class_names = class_names(samples)
 
     def _trained(self) -> tuple[ConceptGenerator, str]:
         """The generator with the weights of the model, and their digest; built once."""

@@ -139,6 +139,10 @@ class Method(ABC):
         """Number of categories K, once fitted."""
         return len(self.arrays["centroids"])
 
+    def others(self) -> dict[str, str]:
+        """Networks that it uses beside its backbone: name -> hash of their weights."""
+        return {}
+
     def names(self) -> dict[int, str]:
         """What the method itself can say of a category: id -> name, for some or none."""
         return {}

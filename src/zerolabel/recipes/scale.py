@@ -20,7 +20,8 @@ from zerolabel.backbones.weights import find as find_weights
 from zerolabel.data.planted import plant
 from zerolabel.data.synthetic import world
 from zerolabel.jobs.experiments.cells import Cell, Experiment
-from zerolabel.methods import METHODS, find
+from zerolabel.jobs.experiments.table import PREFERENCES
+from zerolabel.methods import METHODS, WORDED, find
 from zerolabel.networks.resnet import ResNetConfig, random_resnet
 from zerolabel.networks.students import IMAGES
 from zerolabel.recipes.places import CLASSIFIED
@@ -31,18 +32,26 @@ SIDE = 224  # pixels at which the small version encodes
 SMALL = "small: not the published setting"
 DRY = "dry run: planted images, random weights"
 RANDOM = "random-vitt16"
+SPEAKING = "random-clipt16"  # for methods with words
 ITERATIONS = 300  # of what the small version trains
 TINY = (64, 64)  # pixels at which a rehearsal encodes: 16 patches
-PLANTED = 2  # images of a planted split
+PLANTED, MORE = 2, 6  # images of a planted split; and where the places of objects are judged
 STEPS = 2  # iterations of a rehearsal
+STUDENT = "small"  # in the place of the published one, which takes the most time
+_SQUARES = {"short": SIDE, "crop": SIDE, "views": 2, "batch": 4}
+_LENGTHS = {"epochs": 0, "steps": ITERATIONS, "student_epochs": 0, "student_steps": ITERATIONS}
+_FEWER = {"short": 32, "crop": 32, "views": 1, "batch": PLANTED, "templates": "plain"}
+_SHORTEST = {"epochs": 0, "steps": STEPS, "student_epochs": 0, "student_steps": STEPS}
 LESS: dict[str, dict[str, Any]] = {  # what else the small version changes, by method
     "segmenter": {"short": SIDE, "window": SIDE, "stride": 192, "crop": 160, "batch": 2},
     "transfgu": {"zoom": 1.0, "crop_size": 96, "epochs": 12, "repeat": 1, "batch": 8},
+    **dict.fromkeys(WORDED, {**_SQUARES, **_LENGTHS, "student_batch": 4}),
 }
 LEAST: dict[str, dict[str, Any]] = {  # and a rehearsal
     "segmenter": {"short": 64, "window": 64, "stride": 64, "crop": 64, "batch": PLANTED},
     "transfgu": {"zoom": 2.0, "crop_size": 16, "epochs": 2, "repeat": 1, "batch": PLANTED}
     | {"start": 1, "intervals": (1,)},
+    **dict.fromkeys(WORDED, {**_FEWER, **_SHORTEST, "student_batch": PLANTED, "crop_size": 32}),
 }
 
 
@@ -53,20 +62,21 @@ def small(experiment: Experiment) -> Experiment:
         experiment: as published.
 
     Returns:
-        The small one; a backbone whose weights are here stays.
+        The small one; a backbone whose weights are here stays, and so does one that reads words,
+        which nothing that comes along can replace.
     """
 
     def shrink(cell: Cell) -> Cell:
         entry = BACKBONES.get(cell.backbone)
         here = entry is None or not entry.repo or find_weights(entry) is not None
+        less = LESS.get(cell.method, {}) | _pupil(cell)
         return replace(
             cell,
-            backbone=cell.backbone if here else SHIPPED,
+            backbone=cell.backbone if here or cell.method in WORDED else SHIPPED,
             split=None if cell.data == CLASSIFIED else f"{cell.split or ''}:{FEW}",
             train=cell.train and f"{cell.train}:{LEARN}",
-            settings=_changed(
-                cell, size=(SIDE, SIDE), iterations=ITERATIONS, **LESS.get(cell.method, {})
-            ),
+            settings=_changed(cell, size=(SIDE, SIDE), iterations=ITERATIONS, **less),
+            probe=_probe(cell, (SIDE, SIDE)),
         )
 
     return _scaled(experiment, shrink, SMALL)
@@ -86,23 +96,29 @@ def rehearse(experiment: Experiment, root: Path) -> tuple[Experiment, dict[str, 
     for cell in experiment.cells:
         own = splits.setdefault(cell.data, set())
         own |= {name for name in (cell.split, cell.train) if name}
-        own |= set() if cell.method else {"train"}  # a probe learns from it
+        own |= {"train"} if not cell.method or cell.probe is not None else set()  # probes learn
+    images = MORE if set(PREFERENCES) & set(experiment.metrics) else PLANTED
     places = {
         name: _classified(root / name)
         if name == CLASSIFIED
-        else plant(name, root / name, images=PLANTED, size=(96, 96), splits=sorted(own) or None)
+        else plant(name, root / name, images=images, size=(96, 96), splits=sorted(own) or None)
         for name, own in splits.items()
     }
 
     def shrink(cell: Cell) -> Cell:
-        settings = _changed(cell, size=TINY, iterations=STEPS, **LEAST.get(cell.method, {}))
+        least = LEAST.get(cell.method, {}) | _pupil(cell)
+        settings = _changed(cell, size=TINY, iterations=STEPS, **least)
         if cell.method and "k" in settings:
             settings["k"] = 1 if settings["k"] == 1 else 2
         if cell.method == "transfgu":
             settings |= _fewest(cell)
+        if settings.get("classify") == "text":
+            settings |= {"clip": SPEAKING, "clip_short": TINY[0], "templates": "plain"}
         if settings.get("student") in IMAGES:
             settings["student_weights"] = _body(root / "body.safetensors")
-        return replace(cell, backbone=cell.backbone and RANDOM, settings=settings)
+        name = SPEAKING if cell.method in WORDED else RANDOM
+        backbone = cell.backbone and name
+        return replace(cell, backbone=backbone, settings=settings, probe=_probe(cell, TINY))
 
     return _scaled(experiment, shrink, DRY), places
 
@@ -112,6 +128,20 @@ def _fewest(cell: Cell) -> dict[str, int]:
     preset = find(cell.method).PRESETS[cell.preset]
     stuff = min(1, preset.stuff)
     return {"k": 2 + stuff + (preset.background == "quiet"), "stuff": stuff}
+
+
+def _probe(cell: Cell, size: tuple[int, int]) -> dict[str, Any] | None:
+    """One epoch of small images, where a student is probed."""
+    return None if cell.probe is None else {**cell.probe, "size": size, "epochs": 1}
+
+
+def _pupil(cell: Cell) -> dict[str, str]:
+    """A small student where a method with words has a published one."""
+    if cell.method not in WORDED:
+        return {}
+    asked = vars(find(cell.method).PRESETS[cell.preset]) | dict(cell.settings)
+    wanted = asked.get("student", "none") != "none"
+    return {"student": STUDENT, "student_weights": ""} if wanted else {}
 
 
 def _body(path: Path) -> str:

@@ -47,6 +47,7 @@ class Segments:
         scores: float32 (R,), how much each is foreground; 0 where nobody asked.
         soft: float32 (R, h, w), how much each patch is like each region, its own the most; None
             where no more is known than the ids.
+        cosines: float32 (R valid, C), to the texts of classes; None where nobody compared.
     """
 
     ids: Tensor
@@ -55,6 +56,7 @@ class Segments:
     vectors: Tensor
     scores: Tensor
     soft: Tensor | None = None
+    cosines: Tensor | None = None
 
     @property
     def maps(self) -> Tensor:

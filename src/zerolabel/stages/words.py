@@ -1,5 +1,7 @@
 """Words as directions in the space that a backbone shares between images and texts.
 
+And which of them are looked for, where there is a background beside them.
+
 Shapes: `Q` words, `P` channels of that space.
 
 Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
@@ -16,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zerolabel.backbones import cache
+from zerolabel.data.words import Words
 from zerolabel.errors import UsageError
 from zerolabel.store import Stage, Store
 
 GAP = "{}"  # where a template has the word
+BACKGROUND = "background"  # what category 0 is called where it is told apart
 
 
 class Reader(Protocol):
@@ -72,3 +76,31 @@ def queries(
         name = cache.key("words", [], backbone.digest, word, tuple(templates))
         found[word] = torch.from_numpy(store.stage(name, work).arrays["query"])
     return torch.stack([found[word] for word in words])
+
+
+def foreground(words: Words) -> Words:
+    """Leave out a first class called background, where the background is told another way.
+
+    Its place stays that of the background, so categories keep the ids of a data set's classes.
+
+    Args:
+        words: of all classes.
+
+    Returns:
+        The other classes, from 0 on.
+
+    Raises:
+        UsageError: it is not the first class, or there is no other.
+    """
+    folded = [name.casefold() for name in words.names]
+    if BACKGROUND not in folded:
+        return words
+    if folded[0] != BACKGROUND:
+        raise UsageError(
+            f"{words.names[folded.index(BACKGROUND)]!r} is one of the classes, but the background "
+            "is category 0 and told another way. Take it out of the classes."
+        )
+    if len(folded) == 1:
+        raise UsageError("There is no class beside the background. Name at least one.")
+    own = [(word, k - 1) for word, k in zip(words.words, words.groups, strict=True) if k]
+    return Words(tuple(word for word, _ in own), tuple(k for _, k in own), words.names[1:])

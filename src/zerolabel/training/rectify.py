@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zerolabel.errors import UsageError, unknown_name
 from zerolabel.networks.bias import Rectifier
+from zerolabel.networks.clip_image import PUBLISHED, ClipImage, Reading
 from zerolabel.networks.clip_text import ClipText
 from zerolabel.ops.rectification import POOLS, contrastive, gumbel_mask
 from zerolabel.store import below
@@ -83,6 +84,8 @@ class RectifyTrainer:
         text: frozen in place.
         queries: (Q, P), unit rows; not used if the rectifier learns its own.
         names: sot, suffix and at, as `Rectifier.references` takes them.
+        tower: of images, trained in place, too (table VI); None, as published, where its features
+            are given.
         config: the settings.
         device: where both are.
         step: steps done.
@@ -99,6 +102,8 @@ class RectifyTrainer:
         sot: Tensor,
         config: RectifyTraining,
         device: torch.device,
+        tower: ClipImage | None = None,
+        reading: Reading = PUBLISHED,
     ) -> None:
         """Bring everything to the device; for shapes see the attributes."""
         self.config, self.device, self.step = config, device, 0
@@ -110,8 +115,12 @@ class RectifyTrainer:
             "suffix": suffix.detach().to(device).float(),
             "at": at.to(device),
         }
+        self.tower, self._reading = tower, reading
+        learned = list(rectifier.parameters())
+        if tower is not None:
+            learned += tower.to(device).eval().requires_grad_(True).parameters()
         self.optimiser = torch.optim.SGD(
-            rectifier.parameters(),
+            learned,
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.decay,
@@ -121,7 +130,8 @@ class RectifyTrainer:
         """Do one step.
 
         Args:
-            dense: float (B, h, w, P), MaskCLIP's features, of any length above 0.
+            dense: float (B, h, w, P), MaskCLIP's features, of any length above 0; or, for a tower
+                that learns, images as it takes them, float32 (B, 3, H, W).
             positions: float (h, w, D), the position embedding of this grid.
             present: bool (B, Q), the words that each image is thought to hold. Images with none
                 are left out; if all are, the step counts and no weight changes.
@@ -135,7 +145,7 @@ class RectifyTrainer:
             return 0.0
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr()
-        loss = self._loss(dense[held], positions, present[held])
+        loss = self._loss(dense[held.to(dense.device)], positions, present[held])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -160,12 +170,16 @@ class RectifyTrainer:
     def state(self) -> dict[str, Tensor]:
         """Everything that `restore` needs, as tensors of a flat dict."""
         kept = {f"weights/{k}": v for k, v in self.weights().items()}
+        if self.tower is not None:
+            kept |= {f"tower/{k}": v for k, v in self.tower.state_dict().items()}
         kept |= {f"optimiser/{k}": v for k, v in optimiser.state_of(self.optimiser).items()}
         return {**kept, "step": torch.tensor(self.step)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on where another trainer of the same settings stopped."""
         self.rectifier.load_state_dict(below(state, "weights/"))
+        if self.tower is not None:
+            self.tower.load_state_dict(below(state, "tower/"))
         optimiser.restore(self.optimiser, below(state, "optimiser/"))
         self.step = int(state["step"])
 
@@ -179,6 +193,10 @@ class RectifyTrainer:
 
     def _loss(self, dense: Tensor, positions: Tensor, present: Tensor) -> Tensor:
         c = self.config
+        if self.tower is not None:
+            seen = self.tower(dense.to(self.device), {"dense"}, reading=self._reading).dense
+            assert seen is not None  # it was asked for
+            dense = seen
         z = F.normalize(dense.to(self.device).float(), dim=3)
         queries, references = self._texts()  # once for all images
         self.rectifier.train()

@@ -56,6 +56,8 @@ class Cell:
         settings: fields of the method's Config, or arguments of the protocol's job.
         seed: of the method.
         protocol: a key of PROTOCOLS.
+        probe: arguments of the protocol's job, where it judges the student that the method has
+            taught, and not its masks; else None.
         quote: the published number to show beside it; decides nothing.
     """
 
@@ -70,11 +72,13 @@ class Cell:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     protocol: str = "full"
+    probe: Mapping[str, Any] | None = None
     quote: Quote | None = None
 
     def facts(self, *without: str) -> dict[str, Any]:
-        """All that decides it, by name; a split to fit on only where there is one."""
-        left = ("quote", *without) if self.train is not None else ("quote", "train", *without)
+        """All that decides it, by name; a split to fit on and a probe only where there is one."""
+        none = (name for name in ("train", "probe") if getattr(self, name) is None)
+        left = {"quote", *none, *without}
         return {k: v for k, v in asdict(self).items() if k not in left}
 
     @property
@@ -85,12 +89,13 @@ class Cell:
     @property
     def run(self) -> str:
         """Name of the run directory; cells that differ only in how they are scored share it."""
-        return _name(self.facts("space", "protocol")) if self.method else self.name
+        masks = self.method and self.probe is None
+        return _name(self.facts("space", "protocol")) if masks else self.name
 
     @property
     def fit(self) -> str:
         """Name of the model; cells that differ only in what is predicted and scored share it."""
-        return _name(self.facts("split", "space", "protocol"))
+        return _name(self.facts("split", "space", "protocol", "probe"))
 
     @property
     def row(self) -> str:
@@ -108,7 +113,7 @@ class Experiment:
     Attributes:
         title: one line above the table.
         cells: in the order of the table; those that differ only in their seed make one row.
-        metrics: what the table shows, see `experiment_table.measures`.
+        metrics: what the table shows, see `table.MEASURES`; preferences are measured only if named.
         x: the setting along a chart, or None.
         note: what every row is marked with, e.g. that its settings are not the published ones.
         makers: other ways than METHODS to fill a run directory with `masks/` and

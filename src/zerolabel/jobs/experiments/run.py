@@ -21,9 +21,11 @@ from zerolabel.errors import (
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.jobs.evaluate import evaluate
 from zerolabel.jobs.experiments.cells import Cell, Experiment, Maker, Outcome
+from zerolabel.jobs.experiments.table import PREFERENCES
 from zerolabel.jobs.fit import Options, fit
 from zerolabel.jobs.predict import predict
 from zerolabel.jobs.run.settings import build
+from zerolabel.jobs.scoring.bias import bias
 from zerolabel.jobs.scoring.judges import job_of
 from zerolabel.jobs.segment import segment
 from zerolabel.methods import find
@@ -70,7 +72,9 @@ def run(
             try:
                 if cell.data not in places:
                     raise DataError(f"The data set {cell.data} is not there.")
-                job = _Job(cell, places[cell.data], store.directory, weights, device, report)
+                more = tuple(name for name in PREFERENCES if name in experiment.metrics)
+                place = places[cell.data]
+                job = _Job(cell, place, store.directory, weights, device, report, more)
                 results.append((cell, job.result(experiment.makers)))
             except ZerolabelError as error:
                 failures[cell.name] = str(error)
@@ -98,7 +102,7 @@ def check(experiment: Experiment, *, weights: str | None, device: str) -> None:
         if cell.geometry not in GEOMETRIES:
             raise unknown_name("geometry", cell.geometry, GEOMETRIES)
         judges = PROTOCOLS[cell.protocol].judges
-        if bool(cell.method) != (judges in ("masks", "regions")):
+        if (bool(cell.method) and cell.probe is None) != (judges in ("masks", "regions")):
             raise UsageError(
                 f"Protocol {cell.protocol} judges {judges}, and {cell.method or 'no method'} was "
                 "given. Give a method for masks and regions, and none for what a backbone computes."
@@ -106,10 +110,10 @@ def check(experiment: Experiment, *, weights: str | None, device: str) -> None:
         _check_train(cell, fitted=bool(cell.method) and cell.method not in experiment.makers)
         if not cell.method or cell.method in experiment.makers:
             continue
-        kind = find(cell.method)
-        if cell.backbone not in loaded:
-            loaded[cell.backbone] = _load(cell.backbone, weights, device)
-        backbone = loaded[cell.backbone]
+        kind, name = find(cell.method), _backbone(cell, weights)
+        if name not in loaded:
+            loaded[name] = _load(name, weights, device)
+        backbone = loaded[name]
         if backbone is None:
             configure(kind.PRESETS, cell.preset, cell.settings)
         else:
@@ -122,6 +126,12 @@ def _check_train(cell: Cell, *, fitted: bool) -> None:
             f"{cell.method or cell.protocol} is not fitted, and the split {cell.train} was given "
             "to fit on. Leave it out."
         )
+
+
+def _backbone(cell: Cell, weights: str | None) -> str:
+    """What the backbone of a method is called; "auto" is the method's own, as in `jobs.fit`."""
+    auto = cell.backbone == backbones.AUTO and weights is None
+    return find(cell.method).auto_backbone if auto else cell.backbone
 
 
 def _load(name: str, weights: str | None, device: str) -> Backbone | None:
@@ -143,6 +153,7 @@ class _Job:
     weights: str | None
     device: str
     report: Progress
+    preferences: tuple[str, ...] = ()  # those that are wanted besides the scores
 
     def result(self, makers: Mapping[str, Maker]) -> dict[str, Any]:
         """Return the evaluation of the cell, doing what is not done yet."""
@@ -150,10 +161,15 @@ class _Job:
         root = str(self.root.resolve())
         if kept.exists():
             before = read_json(kept)
-            if before["data_root"] == root:
+            if before["data_root"] == root and set(self.preferences) <= set(before["result"]):
                 return dict(before["result"])
         folder = self.out / "runs" / self.cell.run
-        made = self._judge(folder) if not self.cell.method else self._masks(folder, makers)
+        if not self.cell.method:
+            made = self._judge(folder, self.cell.settings)
+        elif self.cell.probe is None:
+            made = self._masks(folder, makers)
+        else:
+            made = self._student(folder, self.cell.probe)
         write_json(kept, {"cell": self.cell.facts(), "data_root": root, "result": made})
         return made
 
@@ -173,24 +189,29 @@ class _Job:
                 progress=self.report,
             )
         else:
-            self._predict(cell.train, folder)
+            self._predict(folder)
         given: dict[str, Any] = {"split": cell.split, "progress": self.report}
         if PROTOCOLS[cell.protocol].judges == "regions":
             return job_of(cell.protocol)([folder], self.root, **given)
-        return evaluate(folder, self.root, protocol=cell.protocol, space=cell.space, **given)
+        given |= {"protocol": cell.protocol, "space": cell.space}
+        found = evaluate(folder, self.root, **given)
+        if self.preferences:
+            measured = bias(folder, self.root, **given)
+            found |= {name: measured[name] for name in self.preferences}
+        return found
 
-    def _predict(self, train: str, folder: Path) -> None:
-        """Fit on one split, unless another cell has, and segment the one that is scored."""
-        cell, model, shared = self.cell, self.out / "models" / self.cell.fit, self.out / "features"
-        fit(
-            self.root,
-            model,
-            options=self._options(train),
-            shared=shared,
-            progress=self.report,
-        )
+    def _fit(self) -> Path:
+        """Fit on one split, unless another cell has; returns the folder of the model."""
+        model, shared = self.out / "models" / self.cell.fit, self.out / "features"
+        options = self._options(self.cell.train)
+        fit(self.root, model, options=options, shared=shared, progress=self.report)
+        return model
+
+    def _predict(self, folder: Path) -> None:
+        """Fit on one split, and segment the one that is scored."""
+        cell = self.cell
         predict(
-            model,
+            self._fit(),
             self.root,
             folder,
             split=cell.split,
@@ -199,9 +220,14 @@ class _Job:
             device=self.device,
             overlays=False,
             report=False,
-            shared=shared,
+            shared=self.out / "features",
             progress=self.report,
         )
+
+    def _student(self, folder: Path, probe: Mapping[str, Any]) -> dict[str, Any]:
+        """Fit on one split, and score the student as a backbone."""
+        taught = {"backbone": backbones.STUDENT, "weights": self._fit() / "model.safetensors"}
+        return self._judge(folder, {**probe, "space": self.cell.space, **taught})
 
     def _options(self, split: str | None) -> Options:
         """What the cell asks of a job on a split."""
@@ -217,11 +243,11 @@ class _Job:
             settings={**cell.settings, "seed": cell.seed},
         )
 
-    def _judge(self, folder: Path) -> dict[str, Any]:
-        """Score a backbone."""
+    def _judge(self, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Score a backbone: that of the cell, unless the settings name another."""
         cell = self.cell
-        given: dict[str, Any] = {**cell.settings, "out": folder, "progress": self.report}
-        given |= {"backbone": cell.backbone, "weights": self.weights, "device": self.device}
+        given: dict[str, Any] = {"backbone": cell.backbone, "weights": self.weights, **settings}
+        given |= {"out": folder, "progress": self.report, "device": self.device}
         if cell.protocol == "knn":
             return job_of(cell.protocol)(*_bank(self.root), **given)
         return job_of(cell.protocol)(self.root, split=cell.split, **given)

@@ -11,6 +11,7 @@ from zerolabel.evaluation.spread import Spread, spread
 from zerolabel.jobs.experiments.cells import Cell, Experiment, Outcome
 from zerolabel.methods import METHODS
 
+PREFERENCES = ("class_preference", "space_preference")  # see `jobs.scoring.bias`
 MEASURES = {  # as `evaluation/published.csv` calls them -> where an evaluation has it
     "miou": "miou",
     "pixel_accuracy": "pixel_accuracy",
@@ -22,8 +23,10 @@ MEASURES = {  # as `evaluation/published.csv` calls them -> where an evaluation 
     "pri": "pri.ods",
     "vi": "vi.ods",
     "f": "f.ods",
+    **{name: f"{name}.score" for name in PREFERENCES},
 }
-BITS = ("vi",)  # all others are shares of 1, shown in percent
+AS_MEASURED = ("vi", *PREFERENCES)  # all others are shares of 1, shown in percent
+DIGITS = dict.fromkeys(PREFERENCES, 2)  # after the point; of all others one
 TITLES = {
     "fitted_on": "fitted on",
     "miou": "mIoU",
@@ -33,6 +36,8 @@ TITLES = {
     "pri": "PRI",
     "vi": "VI (bits)",
     "f": "boundary F",
+    "class_preference": "class preference (-1..1)",
+    "space_preference": "space preference (mIoU per half diagonal)",
 }
 KNN = ("cls", 20)
 
@@ -44,8 +49,8 @@ class Row:
     Attributes:
         cell: the first of them.
         facts: column -> words.
-        scores: measure -> its spread over the seeds, percent.
-        published: measure -> what a paper printed for these settings, percent.
+        scores: measure -> its spread over the seeds, percent but for `AS_MEASURED`.
+        published: measure -> what a paper printed for these settings, in the same unit.
         others: whether the paper scored other images, as far as is known.
     """
 
@@ -102,7 +107,7 @@ def measures(result: Mapping[str, Any]) -> dict[str, list[float]]:
         result: the content of an evaluation.
 
     Returns:
-        Values by the names of `MEASURES`, in percent, or in bits.
+        Values by the names of `MEASURES`, in percent, or as measured (bits, preferences).
     """
     found = {}
     for name, path in MEASURES.items():
@@ -114,7 +119,7 @@ def measures(result: Mapping[str, Any]) -> dict[str, list[float]]:
         if name == "top1" and isinstance(value, list):
             value = _as_dino(value)
         if isinstance(value, float | list):
-            unit = 1 if name in BITS else 100
+            unit = 1 if name in AS_MEASURED else 100
             found[name] = [unit * x for x in (value if isinstance(value, list) else [value])]
     return found
 
@@ -141,17 +146,20 @@ def _published(cell: Cell, space: str) -> dict[str, float]:
 
 
 def typed(value: Any) -> str:
-    """Write a setting as it is typed; "-" for none."""
+    """Write a setting as it is typed; "-" for none, and 1/6 with six digits."""
     if value is None:
         return "-"
+    if isinstance(value, float):
+        return f"{value:g}"
     return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def written(score: Spread | None) -> str:
+def written(score: Spread | None, metric: str = "") -> str:
     """Write a score as "30.7 ± 0.8"; "-" for none."""
     if score is None:
         return "-"
-    return f"{score.mean:.1f}" + ("" if score.std is None else f" ± {score.std:.1f}")
+    digits = DIGITS.get(metric, 1)
+    return f"{score.mean:.{digits}f}" + ("" if score.std is None else f" ± {score.std:.{digits}f}")
 
 
 def layout(experiment: Experiment, rows: Sequence[Row]) -> tuple[str, list[str], list[list[str]]]:
@@ -169,7 +177,7 @@ def layout(experiment: Experiment, rows: Sequence[Row]) -> tuple[str, list[str],
     words = ", ".join(f"{TITLES.get(c, c)} {v}" for c, v in shared.items() if v != "-")
     header = [TITLES.get(name, name) for name in (*own, *experiment.metrics)]
     lines = [
-        [*(row.facts[c] for c in own), *(written(row.scores.get(m)) for m in experiment.metrics)]
+        [*(row.facts[c] for c in own), *(written(row.scores.get(m), m) for m in experiment.metrics)]
         for row in rows
     ]
     if any(row.published for row in rows):
@@ -182,6 +190,9 @@ def layout(experiment: Experiment, rows: Sequence[Row]) -> tuple[str, list[str],
 def _printed(row: Row, metrics: Sequence[str]) -> str:
     if not row.published:
         return "-"
-    values = [row.published.get(name) for name in metrics]
-    words = " / ".join("-" if value is None else f"{value:.1f}" for value in values)
+    values = {name: row.published.get(name) for name in metrics}
+    words = " / ".join(
+        "-" if value is None else f"{value:.{DIGITS.get(name, 1)}f}"
+        for name, value in values.items()
+    )
     return f"{words} (other data)" if row.others else words

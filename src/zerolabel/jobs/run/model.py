@@ -149,6 +149,7 @@ class Model:
             "config": dataclasses.asdict(method.config),
             "backbone": method.backbone.name,
             "weights": None if learned else method.backbone.digest,
+            **({"others": method.others()} if method.others() else {}),
             "notes": method.notes,
             "class_names": method.class_names,
             "categories": [plain(category) for category in self.categories],
@@ -182,6 +183,13 @@ def load(folder: str | Path, *, weights: str | Path | None = None, device: str =
             f"The model was fitted with other weights of {backbone.name} (hash {facts['weights']}) "
             f"than these ({method.backbone.digest}). Give the right file with --weights."
         )
+    for name, digest in method.others().items():
+        there = facts.get("others", {}).get(name, digest)
+        if digest != there:
+            raise WeightsError(
+                f"The model was fitted with other weights of {name} (hash {there}) than these "
+                f"({digest}). Put the right ones in their place."
+            )
     method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
     method.notes = facts["notes"]
     method.class_names = tuple(facts.get("class_names", ()))  # older models have none

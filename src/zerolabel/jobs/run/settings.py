@@ -9,7 +9,7 @@ from typing import Any
 
 from zerolabel.backbones import Backbone
 from zerolabel.errors import UsageError, unknown_name
-from zerolabel.methods import find
+from zerolabel.methods import WORDED, find
 from zerolabel.methods.base import Method, configure
 from zerolabel.outputs.colours import MAX_COLOURS
 from zerolabel.stages.categorise import CATEGORISE
@@ -29,6 +29,8 @@ FROM_ZERO = frozenset(
     ["components", "heads", "attention_heads", "hidden", "decay"]
     + ["stuff", "start", "uncertainty", "diversity", "teacher", "repeat"]
     + ["held", "drop_path", "dropout", "warmup"]
+    + ["none", "denoise", "smooth", "views", "least", "epochs", "horizon"]
+    + ["student_epochs", "student_batch", "mask", "feature", "text"]
 )
 GRAPH = 1 << 14  # most patches where a graph is built: it has their square in entries
 GRID = 1 << 18  # most patches elsewhere
@@ -55,8 +57,9 @@ def build(
     Raises:
         UsageError: an unknown name, or a setting of a wrong type or value.
     """
-    kind = find(method)
-    config = configure(kind.PRESETS, preset, settings or {})
+    kind, settings = find(method), settings or {}
+    _check_words(method, kind, settings)
+    config = configure(kind.PRESETS, preset, settings)
     for field in dataclasses.fields(config):
         _check(field.name, getattr(config, field.name))
     if hasattr(config, "size"):
@@ -64,6 +67,22 @@ def build(
         _check_memory(size, backbone, graph=hasattr(config, "discover"))
         config = dataclasses.replace(config, size=size)
     return kind(config, backbone)
+
+
+def _check_words(method: str, kind: type[Method], settings: Mapping[str, Any]) -> None:
+    """Say so where words are given to a method that finds categories, or a number to another."""
+    known = {field.name for field in dataclasses.fields(kind.PRESETS["default"])}
+    given = [name for name in ("classes", "background") if settings.get(name) is not None]
+    if given and given[0] not in known:
+        raise UsageError(
+            f"{method} finds categories by itself and takes no {given[0]}; `zerolabel name` gives "
+            f"them names afterwards. Methods that look for words: {', '.join(sorted(WORDED))}."
+        )
+    if settings.get("k") is not None and "k" not in known:
+        raise UsageError(
+            f"{method} has no k: its categories are the classes that it is told. Leave k and "
+            "granularity out."
+        )
 
 
 def whole_patches(
