@@ -37,6 +37,9 @@ class Sample:
         load_regions: returns one region map per annotator, int (H, W), ids local to each; None
             where nobody outlined regions.
         classes: names of the classes that `load_label` gives, index = id; empty where unknown.
+        load_bands: returns the image with the values and bands of its file, float32 (H, W, C), C in
+            1..16, of the height and width that `load` gives; raises `ImageError`. None for photos,
+            which have no more to give than `load` does.
     """
 
     id: str
@@ -45,6 +48,7 @@ class Sample:
     load_label: Callable[[], LabelMap] | None = None
     load_regions: Callable[[], list[LabelMap]] | None = None
     classes: tuple[str, ...] = ()
+    load_bands: Callable[[], NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,8 @@ class Exhibit:
             name and views, each with its label; legend of name and colour). A table or plot with
             data "wide" gets the whole width of the page, and such a plot keeps its own size and
             scrolls; images with data "narrow" share it ("broad": the first of a row above the
-            others, "tall": three beside each other).
+            others, "tall": three beside each other). "slider" is like "images", but shows one view
+            of a row at a time, first that of number "start".
         title: heading.
         data: what the kind needs.
         caption: one or two sentences below it.

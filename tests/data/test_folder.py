@@ -135,7 +135,7 @@ def test_nothing_is_opened_before_it_is_asked_for(tmp_path):
 # --- how pixels are read -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".avif", ".jp2"}))
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".avif", ".jp2", ".npy"}))
 def test_every_suffix_is_read(tmp_path, suffix):
     kind = {".jfif": "JPEG", ".pgm": "PPM", ".pnm": "PPM"}.get(suffix)
     path = save(tmp_path / f"a{suffix}", **({"format": kind} if kind else {}))

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, UnidentifiedImageError
+from PIL import ExifTags
 from PIL import Image as Pillow
 
+from zerolabel.data import tiff
+from zerolabel.data.arrays import is_array
+from zerolabel.data.bands import PREVIEW, Three, check_chosen, find_bands, read_bands
+from zerolabel.data.bands import preview as show
+from zerolabel.data.opening import check_file, in_words
 from zerolabel.errors import DataError, ImageError
 from zerolabel.types import Image, LabelMap, Sample
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .pnm .jp2 .avif".split()
+    ".jpg .jpeg .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .pnm .jp2 .avif .npy".split()
 )
+PHOTOS = SUFFIXES - {".npy", ".tif", ".tiff"}  # the others may hold more than a photo
 # What Pillow may decode; EPS, for one, would start another program, whatever the file is called.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 TURNS = {  # what undoes each value of the EXIF orientation (EXIF 2.32, table 6)
@@ -35,29 +39,35 @@ TURNS = {  # what undoes each value of the EXIF orientation (EXIF 2.32, table 6)
 RUN_MARK = "run.json"  # a folder that holds such a file of ours is a run directory, not data
 
 
-def find_images(root: str | Path) -> list[Sample]:
+def find_images(root: str | Path, *, previews: Three = PREVIEW) -> list[Sample]:
     """List every image below a folder, or the one image that `root` is.
 
     Hidden files and folders and run directories are skipped; links are followed, each folder once.
-    Nothing is opened yet: what cannot be read says so when it is loaded.
+    Nothing is opened yet but for a look at the header of .npy and TIFF files, which may have
+    bands: what cannot be read says so when it is loaded.
 
     Args:
         root: a folder, any nesting, or one image file.
+        previews: which bands of images with bands are loaded as red, green and blue, from 0.
 
     Returns:
         Samples sorted by id, the path relative to `root` with forward slashes.
 
     Raises:
         DataError: `root` does not exist or holds no image.
+        UsageError: `previews` are not three numbers of 0..15.
     """
     root = Path(root)
+    check_chosen(previews)
     if root.is_file():
-        return [_sample(root, root.name)]
+        return [_sample(root, root.name, previews)]
     if not root.is_dir():
         problem = "is neither a folder nor a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {problem}. Give a folder of images or one image file.")
     others: Counter[str] = Counter()
-    samples = [_sample(path, path.relative_to(root).as_posix()) for path in _walk(root, others)]
+    samples = [
+        _sample(path, path.relative_to(root).as_posix(), previews) for path in _walk(root, others)
+    ]
     if not samples:
         found = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(4)) or "nothing"
         raise DataError(
@@ -83,15 +93,16 @@ def from_arrays(name: str, image: Image, label: LabelMap | None = None) -> Sampl
     return Sample(name, lambda: image, lambda: digest, load_label)
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path, *, previews: Three = PREVIEW) -> Image:
     """Read one image as it is meant to be seen.
 
     The content decides on the format, not the suffix. EXIF rotation is applied, transparency is
     laid on white, palette and CMYK become RGB, 16-bit values are divided by 256, and only the first
-    frame of several is read.
+    frame of several is read. Of images with bands that are no photo three are stretched.
 
     Args:
         path: an image file.
+        previews: which bands are shown as red, green and blue, see `bands.preview`.
 
     Returns:
         uint8 (H, W, 3) RGB.
@@ -99,31 +110,20 @@ def read_image(path: Path) -> Image:
     Raises:
         ImageError: the file is unreadable, empty, truncated, or too large to be decoded safely.
     """
-    _check_file(path)
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns at half of its limit and refuses at the limit; the limit is enough.
-            warnings.simplefilter("ignore")
-            with Pillow.open(path, formats=_formats()) as image:
-                return _to_rgb(_upright(image))
-    except ImageError:
-        raise
-    except Pillow.DecompressionBombError as error:
-        raise ImageError(f"too large to be decoded safely: {error}") from None
-    except UnidentifiedImageError:
-        raise ImageError("not an image, or of a format that is not supported") from None
-    except MemoryError:
-        raise ImageError("too large for this machine's memory") from None
-    except Exception as error:  # a decoder can raise anything when its file is damaged
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise ImageError(f"cannot be read: {reason}") from None
+    check_file(path)
+    with in_words():
+        kind = tiff.look(path)
+        if is_array(path) or (kind is not None and kind.banded):
+            return show(read_bands(path), chosen=previews)
+        with Pillow.open(path, formats=_formats()) as image:
+            return _to_rgb(_upright(image))
 
 
 def file_digest(path: Path) -> str:
     """Hash the content of a file, 32 hexadecimal digits; an unreadable file hashes its absence."""
     digest = hashlib.blake2b(digest_size=16)
     try:
-        _check_file(path)
+        check_file(path)
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -132,9 +132,13 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sample(path: Path, name: str) -> Sample:
-    # A file is hashed once per job, however many stages ask.
-    return Sample(name, partial(read_image, path), cache(partial(file_digest, path)))
+def _sample(path: Path, name: str, previews: Three) -> Sample:
+    return Sample(
+        name,
+        partial(read_image, path, previews=previews),
+        cache(partial(file_digest, path)),  # hashed once per job, however many stages ask
+        load_bands=None if path.suffix.lower() in PHOTOS else find_bands(path),
+    )
 
 
 def _walk(root: Path, others: Counter[str]) -> Iterator[Path]:
@@ -180,21 +184,6 @@ def _is_run(folder: str, files: list[str]) -> bool:
             return b'"zerolabel"' in file.read(64)
     except OSError:
         return False
-
-
-def _check_file(path: Path) -> None:
-    """Complain about what must not even be opened: reading from a pipe would wait for ever."""
-    try:
-        facts = os.stat(path)
-    except OSError as error:
-        broken = "a link to a file that does not exist" if path.is_symlink() else error.strerror
-        raise ImageError(f"cannot be read: {broken}") from None
-    if stat.S_ISDIR(facts.st_mode):
-        raise ImageError("a folder that cannot be listed")
-    if not stat.S_ISREG(facts.st_mode):
-        raise ImageError("not a regular file but a pipe, a socket or a device")
-    if facts.st_size == 0:
-        raise ImageError("the file is empty")
 
 
 @cache

@@ -156,6 +156,7 @@ def _through(sample: Sample, geometry: Geometry, dataset: str, mark: str) -> Sam
         digest=lambda: f"{sample.digest()}-{mark}",
         load_label=None if label is None else lambda: view_label(label(), geometry, dataset),
         load_regions=None if regions is None else partial(load_regions, regions),
+        load_bands=None,  # geometries are those of photos
     )
 
 
