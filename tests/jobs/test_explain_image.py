@@ -28,6 +28,7 @@ METHODS = [name for name in ALL if name not in SUPERVISED | WORDED]  # no labels
 
 pytestmark = pytest.mark.usefixtures("small_worlds")
 OWN = {  # where filterbank cannot do, or the default takes long
+    "wnet": {"base": 4, "depth": 2, "iterations": 2, "batch": 2},
     "dino-attention": {"backbone": "random-vitt8", "describe": "pool"},
     "acseg": {"iterations": 2, "steps": 1},
     "transfgu": {
@@ -35,7 +36,7 @@ OWN = {  # where filterbank cannot do, or the default takes long
         **{"epochs": 2, "repeat": 1},
     },
 }
-WITHOUT_REGIONS = ("kmeans", "transfgu")
+WITHOUT_REGIONS = ("kmeans", "transfgu", "wnet")
 FAST = {"k": 3, "size": 64, "backbone": "filterbank"}
 GRID = 8
 
@@ -78,7 +79,7 @@ def test_every_method_can_be_looked_into(method, fits, photos, tmp_path):
     assert found.path == tmp_path / "out"
     files = {path.name for path in found.path.iterdir()}
     maps = {name for name in files if name.startswith("map-")}  # of responses
-    assert bool(maps) == (method == "transfgu")
+    assert bool(maps) == (method in ("transfgu", "wnet"))
     assert files - maps == {
         *("index.html", "embedding.svg", "explain.json", "run.json"),
         *("photo.jpg", "regions.jpg", "categories.jpg"),

@@ -24,6 +24,7 @@ from zerolabel.outputs.masks import read_mask
 pytestmark = pytest.mark.usefixtures("small_worlds")
 DATA = os.environ.get("ZEROLABEL_DATA")
 OWN = {
+    "wnet": {"backbone": "none", "base": 4, "depth": 2, "iterations": 30, "batch": 4},
     "segmenter": {"backbone": "random-vitt8"},  # it trains a transformer
     # Where filterbank cannot do; crops of 224 pixels would take half a minute.
     "dino-attention": {"backbone": "random-vitt8", "describe": "pool"},
@@ -274,7 +275,7 @@ def test_new_photos_get_the_same_categories(done, tmp_path):
         *(np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))),
         *(np.zeros((0, 4, 3), np.uint8), [[1, 2]], None, Image.new("RGB", (4, 4))),
     ],
-    ids=str,
+    ids=["two axes", "four channels", "floats", "no rows", "a list", "nothing", "a picture"],
 )
 def test_what_is_no_image_is_refused(done, image):
     with pytest.raises(ImageError, match="Expected a uint8 array"):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 BETTER, SHIPPED = "dino-vits16", "embedded"  # what "auto" takes, in this order
+NONE = "none"  # for methods that learn everything themselves
 STUDENT = "student"  # what a method with words has taught, out of its model
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -104,7 +105,7 @@ def load(name: str, *, weights: Path | str | None = None, device: str = "auto") 
         name: a registry name, or any name together with a weights file, or "random-vits16",
             "random-clipb16" and the like: fixed random weights for tests and benchmarks; without
             "clip" all tokens of an image are nearly identical. "student" is what a method with
-            words has taught a student.
+            words has taught a student; "none" gives nothing.
         weights: a weights file (original, transformers or timm layout) to use for the name; a CLIP
             is known by its tensors, and its vocabulary lies beside it. A student's is the
             `model.safetensors` of its run.
@@ -118,13 +119,17 @@ def load(name: str, *, weights: Path | str | None = None, device: str = "auto") 
         WeightsError: the weights are not cached, are not given for a student, cannot be read, or
             are of another network.
     """
-    fixed = name == "filterbank" or name.startswith("random-")
+    fixed = name in ("filterbank", NONE) or name.startswith("random-")
     if fixed and weights is not None:
         raise UsageError(f"{name} takes no weights. Leave --weights out, or name another backbone.")
     if name == "filterbank":
         from zerolabel.backbones.filterbank import FilterBank
 
         return FilterBank(device=str(pick_device(device)))
+    if name == NONE:
+        from zerolabel.backbones.nothing import NoBackbone
+
+        return NoBackbone(device=pick_device(device))
     if name == STUDENT:
         return _student(weights, device)
     from zerolabel.backbones.clip import load_clip, random_clip

@@ -46,7 +46,8 @@ FIT = (
         "coco; datus: paper, paper-code; segmenter: official-ade20k, official-context, "
         "official-cityscapes, seed; transfgu: coco27, coco27-curated, coco171, coco80, cityscapes, "
         "voc, lip5, lip16, lip19; maskclip, maskclip+, reclip and reclip++: legacy_mmseg, voc, "
-        "context, ade20k, cityscapes, coco27.",
+        "context, ade20k, cityscapes, coco27; wnet: original, seed-mp4, seed-ade20k, "
+        "seed-ade20k-150, single-image.",
     ),
     click.option(
         "--backbone",
@@ -68,6 +69,11 @@ FIT = (
     click.option("--categorise", metavar="NAME", help="kmeans or minibatch."),
     click.option(
         "--refine", metavar="NAME", help="guided, crf, bilinear or nearest.  [default: guided]"
+    ),
+    click.option(
+        "--level",
+        type=float,
+        help="Merge pieces whose borders are weaker, 0..1.  [wnet; default: 0]",
     ),
     click.option("--seed", type=int, help="Fixes every random draw.  [default: 0]"),
     click.option("--size", type=Size(), help="Pixels to encode at.  [default: 224]"),

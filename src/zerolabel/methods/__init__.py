@@ -21,6 +21,7 @@ METHODS = {
     "reclip++": "zerolabel.methods.reclip:ReclipPlusPlus",
     "segmenter": "zerolabel.methods.segmenter:Segmenter",
     "transfgu": "zerolabel.methods.transfgu:Transfgu",
+    "wnet": "zerolabel.methods.wnet:Wnet",
 }
 SUPERVISED = frozenset({"segmenter"})  # methods that are fitted on labels
 WORDED = frozenset({"maskclip", "maskclip+", "reclip", "reclip++"})  # that are told words

@@ -19,7 +19,7 @@ from torch import Tensor
 from zerolabel.backbones import AUTO, Backbone
 from zerolabel.errors import UsageError, unknown_name
 from zerolabel.store import Store
-from zerolabel.types import Sample
+from zerolabel.types import Image, LabelMap, Sample
 
 BATCH = (
     16  # images per forward; batches are cut from the sorted list, so a resumed job repeats them
@@ -74,6 +74,24 @@ class Anatomy:
     concepts: Tensor | None = None
     homes: Tensor | None = None
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """Pictures of one image that the report shows in a section of their own.
+
+    Attributes:
+        title: of the section, the same for every image.
+        caption: one or two sentences below it, likewise.
+        pictures: label -> uint8 (H, W, 3), or a region map, integers (H, W), that is drawn over the
+            image; in their order.
+        slider: whether they are shown one at a time.
+    """
+
+    title: str
+    caption: str
+    pictures: Mapping[str, Image | LabelMap]
+    slider: bool = False
 
 
 class Method(ABC):
@@ -142,6 +160,14 @@ class Method(ABC):
     def others(self) -> dict[str, str]:
         """Networks that it uses beside its backbone: name -> hash of their weights."""
         return {}
+
+    def portray(self, sample: Sample) -> Sequence[Portrait]:
+        """Draw what the report shall show of an image beside its mask; for most methods nothing.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        return ()
 
     def names(self) -> dict[int, str]:
         """What the method itself can say of a category: id -> name, for some or none."""

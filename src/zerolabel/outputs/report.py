@@ -23,7 +23,7 @@ from zerolabel.types import Category, Exhibit, Image
 
 PER_PAGE = 60  # images on a page; only those of the first page are inline
 INLINE_TILES = 360  # crops in the contact sheets that are inline; about 6 kB each
-EXHIBITS = ("table", "facts", "svg", "images")
+EXHIBITS = ("table", "facts", "svg", "images", "slider")
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ def look_into(model: Model, name: str, image: Image, *, embedding: str, seed: in
         rows.append(anatomy.concepts)
     plane = embed(torch.cat(rows), name=embedding, seed=seed)
     photo, labels = thumbnail(image, side=SIDE), model.label_map(evidence, image)
-    return Scene(photo, labels, cells.cpu().numpy(), anatomy, plane, model.categories)
+    shown = shrunk(cells.cpu().numpy(), *anatomy.parts.shape)  # where scores are finer than parts
+    return Scene(photo, labels, shown.astype(np.int64), anatomy, plane, model.categories)
 
 
 def plain(scene: Scene) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import numpy as np
 from zerolabel.errors import ImageError
 from zerolabel.jobs.run.model import Model
 from zerolabel.jobs.run.render import Rendered
-from zerolabel.methods.base import BATCH
+from zerolabel.methods.base import BATCH, Method, Portrait
 from zerolabel.outputs.colours import palette
 from zerolabel.outputs.overlay import overlay, thumbnail
 from zerolabel.outputs.plots import line_chart
 from zerolabel.outputs.views import SMALL, inline_view, shrunk
 from zerolabel.store import Store
-from zerolabel.types import Exhibit, Sample
+from zerolabel.types import Exhibit, Image, LabelMap, Sample
 
 SHOWN = 6  # images whose regions are drawn
 
@@ -32,15 +32,40 @@ def exhibits(
         store: of the run, which has the regions already.
 
     Returns:
-        How the number of categories was chosen, how the training went, regions of images; each
-        only where there is such a thing.
+        How the number of categories was chosen, how the training went, regions of images, and what
+        the method itself draws; each only where there is such a thing.
     """
     return [
         *_choice(model),
         *_training(model),
         *_counts(rendered),
         *_regions(model, samples, rendered, store),
+        *_portraits(model, rendered),
     ]
+
+
+def _portraits(model: Model, rendered: Rendered) -> Iterator[Exhibit]:
+    """Show what the method itself draws of some images, section by section."""
+    if type(model.method).portray is Method.portray:
+        return
+    sections: dict[str, tuple[Portrait, list[dict[str, object]]]] = {}
+    total = len(rendered.samples)
+    count = min(SHOWN, total)
+    for sample in [rendered.samples[i * total // count] for i in range(count)]:
+        try:
+            drawn, photo = model.method.portray(sample), thumbnail(sample.load(), side=SMALL)
+        except ImageError:  # gone since its mask was written; its card says so
+            continue
+        for portrait in drawn:
+            views = [
+                (inline_view("photo", _drawn(picture, photo)), label)
+                for label, picture in portrait.pictures.items()
+            ]
+            _, rows = sections.setdefault(portrait.title, (portrait, []))
+            rows.append({"name": sample.id, "views": views})
+    for title, (portrait, rows) in sections.items():
+        kind = "slider" if portrait.slider else "images"
+        yield Exhibit(kind, title, {"rows": rows, "legend": []}, portrait.caption)
 
 
 def _choice(model: Model) -> Iterator[Exhibit]:
@@ -110,12 +135,9 @@ def _regions(
         except ImageError:  # gone since its mask was written; its card says so
             continue
         ids = evidence.parts.numpy()
-        colours = palette(int(ids.max()) + 1)
-        shown = shrunk(ids, *photo.shape[:2])
-        drawn = overlay(photo, shown, colours=colours, alpha=0.6, outline=False)
         views = [
             (inline_view("photo", photo), "photo"),
-            (inline_view("mask", drawn), f"{len(colours)} regions"),
+            (inline_view("mask", _drawn(ids, photo)), f"{int(ids.max()) + 1} regions"),
         ]
         rows.append({"name": sample.id, "views": views})
     if rows:
@@ -123,3 +145,12 @@ def _regions(
             "Patch by patch, as the method found them; colours mean something in one image only."
         )
         yield Exhibit("images", "Regions", {"rows": rows, "legend": []}, caption)
+
+
+def _drawn(picture: Image | LabelMap, photo: Image) -> Image:
+    """Make a picture small, or draw a region map over the photo."""
+    if picture.ndim == 3:
+        return thumbnail(np.asarray(picture, np.uint8), side=SMALL)
+    colours = palette(int(picture.max()) + 1)
+    ids = shrunk(picture, *photo.shape[:2])
+    return overlay(photo, ids, colours=colours, alpha=0.6, outline=False)
