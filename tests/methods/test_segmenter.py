@@ -121,8 +121,8 @@ def test_a_backbone_that_is_no_transformer_is_refused():
 # --- fitting -------------------------------------------------------------------------------------
 
 
-def test_it_is_the_supervised_one():
-    assert {"segmenter"} == SUPERVISED
+def test_it_is_a_supervised_one():
+    assert {"segmenter", "unet"} == SUPERVISED
 
 
 @pytest.mark.parametrize("encoder", ["tuned", "frozen"])

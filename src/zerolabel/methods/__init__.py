@@ -21,9 +21,10 @@ METHODS = {
     "reclip++": "zerolabel.methods.reclip:ReclipPlusPlus",
     "segmenter": "zerolabel.methods.segmenter:Segmenter",
     "transfgu": "zerolabel.methods.transfgu:Transfgu",
+    "unet": "zerolabel.methods.unet:Unet",
     "wnet": "zerolabel.methods.wnet:Wnet",
 }
-SUPERVISED = frozenset({"segmenter"})  # methods that are fitted on labels
+SUPERVISED = frozenset({"segmenter", "unet"})  # methods that are fitted on labels
 WORDED = frozenset({"maskclip", "maskclip+", "reclip", "reclip++"})  # that are told words
 
 

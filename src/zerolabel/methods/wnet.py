@@ -157,7 +157,7 @@ class Wnet(Method):
     def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
         """See `Method.fit`."""
         c, found = self.config, scale(samples, store=store)
-        weights, self.losses, _ = wnet.train(
+        weights, self.losses = wnet.train(
             self._network(found.bands),
             self._training(),
             samples,
@@ -183,7 +183,9 @@ class Wnet(Method):
             except ImageError as error:
                 failures[sample.id] = str(error)
                 continue
-            scores = wnet.look(self._built(), self._normalised(image), tile=self.config.tile)
+            scores = wnet.look(
+                self._built().encoder, self._normalised(image), tile=self.config.tile
+            )
             parts = None
             if self.config.level:
                 scores, parts = merged(scores, image, level=self.config.level)
@@ -197,7 +199,7 @@ class Wnet(Method):
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """See `Method.look_into`; there are no patches, so pixels are averaged over a grid."""
         image = picture(sample, self._scale(), size=self._size())
-        scores = wnet.look(self._built(), self._normalised(image), tile=self.config.tile)
+        scores = wnet.look(self._built().encoder, self._normalised(image), tile=self.config.tile)
         coarse = torch.nn.functional.adaptive_avg_pool2d(scores[None], GRID)[0]
         parts = scores.argmax(0)
         most = torch.bincount(parts.flatten(), minlength=self.k).argsort(descending=True)[:SHOWN]
@@ -209,7 +211,7 @@ class Wnet(Method):
         image = picture(sample, self._scale(), size=self._size())
         x = self._normalised(image)
         again = wnet.reconstruct(self._built(), x)
-        scores = wnet.look(self._built(), x, tile=self.config.tile)
+        scores = wnet.look(self._built().encoder, x, tile=self.config.tile)
         tree = tree_of(scores, image)
         pieces = {}
         for count, level in levels(tree.heights):

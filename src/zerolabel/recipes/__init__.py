@@ -78,6 +78,9 @@ RECIPES = {
     "transfgu-students": "zerolabel.recipes.transfgu:students",
     "transfgu-losses": "zerolabel.recipes.transfgu:losses",
     "transfgu-selection": "zerolabel.recipes.transfgu:selection",
+    "wnet-stanford": "zerolabel.recipes.wnet:stanford",
+    "wnet-ade20k": "zerolabel.recipes.wnet:ade20k",
+    "wnet-regions": "zerolabel.recipes.wnet:regions",
 }
 PAGES = {"results": "zerolabel.recipes.results:page"}  # recipe -> what writes a page of its rows
 

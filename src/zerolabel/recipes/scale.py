@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image as Pillow
 from safetensors.torch import save_file
 
-from zerolabel.backbones import SHIPPED
+from zerolabel.backbones import NONE, SHIPPED
 from zerolabel.backbones.registry import BACKBONES
 from zerolabel.backbones.weights import find as find_weights
 from zerolabel.data.planted import plant
@@ -45,9 +45,11 @@ _SHORTEST = {"epochs": 0, "steps": STEPS, "student_epochs": 0, "student_steps": 
 LESS: dict[str, dict[str, Any]] = {  # what else the small version changes, by method
     "segmenter": {"short": SIDE, "window": SIDE, "stride": 192, "crop": 160, "batch": 2},
     "transfgu": {"zoom": 1.0, "crop_size": 96, "epochs": 12, "repeat": 1, "batch": 8},
+    **dict.fromkeys(("unet", "wnet"), {"base": 16, "batch": 8}),
     **dict.fromkeys(WORDED, {**_SQUARES, **_LENGTHS, "student_batch": 4}),
 }
 LEAST: dict[str, dict[str, Any]] = {  # and a rehearsal
+    **dict.fromkeys(("unet", "wnet"), {"base": 4, "batch": PLANTED}),
     "segmenter": {"short": 64, "window": 64, "stride": 64, "crop": 64, "batch": PLANTED},
     "transfgu": {"zoom": 2.0, "crop_size": 16, "epochs": 2, "repeat": 1, "batch": PLANTED}
     | {"start": 1, "intervals": (1,)},
@@ -117,7 +119,7 @@ def rehearse(experiment: Experiment, root: Path) -> tuple[Experiment, dict[str, 
         if settings.get("student") in IMAGES:
             settings["student_weights"] = _body(root / "body.safetensors")
         name = SPEAKING if cell.method in WORDED else RANDOM
-        backbone = cell.backbone and name
+        backbone = name if cell.backbone not in ("", NONE) else cell.backbone
         return replace(cell, backbone=backbone, settings=settings, probe=_probe(cell, TINY))
 
     return _scaled(experiment, shrink, DRY), places

@@ -43,6 +43,7 @@ class Scale:
         return len(self.low)
 
 
+Pair = tuple[Tensor, Tensor]  # an image and its label
 PHOTOS = Scale((0.0,) * 3, (255.0,) * 3)
 
 
@@ -129,7 +130,7 @@ class Album:
         self.failures: dict[str, str] = {}
         self._samples, self._scale, self._size = samples, scale, size
         self._batch, self._flip, self._seed = batch, flip, seed
-        self._shelf: dict[str, Tensor] = {}
+        self._shelf: dict[str, Pair] = {}
         self._bytes = 0
         self._order: tuple[int, list[int]] = (-1, [])
 
@@ -139,10 +140,22 @@ class Album:
         Raises:
             DataError: none of the images can be read.
         """
-        numbers = range(step * self._batch, (step + 1) * self._batch)
-        return torch.stack([self._drawn(number) for number in numbers])
+        return torch.stack([image for image, _ in self._pairs(step)])
 
-    def _drawn(self, number: int) -> Tensor:
+    def labelled(self, step: int) -> tuple[Tensor, Tensor]:
+        """The same images, and their labels by nearest neighbour, int64 (B, H, W), 255 = ignore.
+
+        Raises:
+            DataError: none of the images and labels can be read.
+        """
+        images, labels = zip(*self._pairs(step), strict=True)
+        return torch.stack(images), torch.stack(labels)
+
+    def _pairs(self, step: int) -> list[Pair]:
+        numbers = range(step * self._batch, (step + 1) * self._batch)
+        return [self._drawn(number) for number in numbers]
+
+    def _drawn(self, number: int) -> Pair:
         """Image number so and so of the training; one that cannot be read gives way to the next."""
         n = len(self._samples)
         epoch, place = divmod(number, n)
@@ -150,28 +163,43 @@ class Album:
             order = torch.randperm(n, generator=self._generator(epoch, kind=0))
             self._order = epoch, order.tolist()
         for i in range(n):
-            image = self._read(self._samples[self._order[1][(place + i) % n]])
-            if image is not None:
+            pair = self._read(self._samples[self._order[1][(place + i) % n]])
+            if pair is not None:
                 mirrored = torch.rand((), generator=self._generator(number, kind=1)) < 0.5
-                return image.flip(2) if self._flip and mirrored else image
+                image, label = (x.flip(-1) if self._flip and mirrored else x for x in pair)
+                return image, label
         raise DataError("None of the images could be read; failures.json lists the reasons.")
 
-    def _read(self, sample: Sample) -> Tensor | None:
+    def _read(self, sample: Sample) -> Pair | None:
+        """An image and its label, which is empty where there is none; None if unreadable."""
         if sample.id in self._shelf:
             return self._shelf[sample.id]
         if sample.id in self.failures:
             return None
         try:
             image = picture(sample, self._scale, size=self._size)
-        except ImageError as error:
+            label = _label(sample, self._size)
+        except (ImageError, DataError) as error:
             self.failures[sample.id] = str(error)
             return None
-        if self._bytes + image.nbytes <= SHELF:
-            self._shelf[sample.id] = image
-            self._bytes += image.nbytes
-        return image
+        if self._bytes + image.nbytes + label.nbytes <= SHELF:
+            self._shelf[sample.id] = image, label
+            self._bytes += image.nbytes + label.nbytes
+        return image, label
 
     def _generator(self, number: int, *, kind: int) -> torch.Generator:
         """Random numbers for one thing alone."""
         words = np.random.SeedSequence([self._seed, kind, number]).generate_state(2)
         return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+def _label(sample: Sample, size: tuple[int, int]) -> Tensor:
+    """The label of an image, brought to a size by nearest neighbour, int64; empty without one."""
+    if sample.load_label is None:
+        return torch.empty(0, dtype=torch.int64)
+    label = sample.load_label()
+    rows, columns = (
+        (2 * np.arange(wanted) + 1) * length // (2 * wanted)
+        for wanted, length in zip(size, label.shape, strict=True)
+    )
+    return torch.from_numpy(label[rows[:, None], columns].astype(np.int64))

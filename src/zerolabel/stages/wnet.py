@@ -7,16 +7,17 @@ Source: Xia and Kulis, "W-Net: a deep model for fully unsupervised image segment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from zerolabel.backbones import cache
-from zerolabel.networks.unet import UNetConfig, WNet, random_wnet
+from zerolabel.networks.unet import UNet, UNetConfig, WNet, random_unet, random_wnet
 from zerolabel.stages.parts import arrays_of, forget, train_in_parts
 from zerolabel.stages.pictures import Album, Scale
 from zerolabel.store import Stage, Store
+from zerolabel.training.unet import UnetTrainer, UnetTraining
 from zerolabel.training.wnet import WnetTrainer, WnetTraining
 from zerolabel.types import Sample
 
@@ -33,7 +34,7 @@ def train(
     flip: bool,
     device: torch.device,
     store: Store,
-) -> tuple[dict[str, Tensor], dict[int, float], dict[str, str]]:
+) -> tuple[dict[str, Tensor], dict[int, float]]:
     """Train a W-Net, or take up what was trained before.
 
     Args:
@@ -47,41 +48,69 @@ def train(
         store: keeps the result, and every part what is needed to go on.
 
     Returns:
-        Weights by name; from step to the normalised cut (or, without one, the loss), averaged since
-        the step before it; and id -> reason for images that could not be read.
+        Weights by name; and from step to the normalised cut (or, without one, the loss), averaged
+        since the step before it.
 
     Raises:
         DataError: no image can be read.
     """
     name = cache.key("wnet", samples, config, training, scale, size, flip)
 
+    album = Album(samples, scale, size=size, batch=training.batch, flip=flip, seed=training.seed)
+    trainer = WnetTrainer(random_wnet(config, seed=training.seed), training, device)
+
+    def learn() -> float:
+        loss = trainer.learn(album.page(trainer.step))
+        return trainer.losses.get("ncut", loss)
+
+    return _trained(name, trainer, learn, steps=training.iterations, store=store)
+
+
+def train_on_labels(
+    config: UNetConfig,
+    training: UnetTraining,
+    samples: Sequence[Sample],
+    scale: Scale,
+    *,
+    size: tuple[int, int],
+    flip: bool,
+    device: torch.device,
+    store: Store,
+) -> tuple[dict[str, Tensor], dict[int, float]]:
+    """Train a U-Net on labels, or take up what was trained before; arguments as in `train`."""
+    name = cache.key("unet", samples, config, training, scale, size, flip)
+    album = Album(samples, scale, size=size, batch=training.batch, flip=flip, seed=training.seed)
+    trainer = UnetTrainer(random_unet(config, seed=training.seed), training, device)
+
+    def learn() -> float:
+        return trainer.learn(*album.labelled(trainer.step))
+
+    return _trained(name, trainer, learn, steps=training.iterations, store=store)
+
+
+def _trained(
+    name: str,
+    trainer: WnetTrainer | UnetTrainer,
+    learn: Callable[[], float],
+    *,
+    steps: int,
+    store: Store,
+) -> tuple[dict[str, Tensor], dict[int, float]]:
+    """Train in parts, and keep the result as a stage."""
+
     def work() -> Stage:
-        album = Album(
-            samples, scale, size=size, batch=training.batch, flip=flip, seed=training.seed
-        )
-        net = random_wnet(config, seed=training.seed)
-        trainer = WnetTrainer(net, training, device)
-
-        def learn() -> float:
-            loss = trainer.learn(album.page(trainer.step))
-            return trainer.losses.get("ncut", loss)
-
-        losses = train_in_parts(name, trainer, learn, steps=training.iterations, store=store)
-        info = {"losses": losses, "failures": album.failures}
-        return Stage(arrays_of(trainer.weights()), info)
+        losses = train_in_parts(name, trainer, learn, steps=steps, store=store)
+        return Stage(arrays_of(trainer.weights()), {"losses": losses})
 
     done = store.stage(name, work)
-    forget(name, steps=training.iterations, store=store)
-    return (
-        {key: torch.from_numpy(value) for key, value in done.arrays.items()},
-        {int(step): loss for step, loss in done.info["losses"].items()},
-        dict(done.info["failures"]),
-    )
+    forget(name, steps=steps, store=store)
+    arrays = {key: torch.from_numpy(value) for key, value in done.arrays.items()}
+    return arrays, {int(step): loss for step, loss in done.info["losses"].items()}
 
 
 @torch.no_grad()
-def look(net: WNet, image: Tensor, *, tile: int) -> Tensor:
-    """Let the encoder see an image, a large one in tiles.
+def look(net: UNet, image: Tensor, *, tile: int) -> Tensor:
+    """Let a U-Net, such as the encoder, see an image, a large one in tiles.
 
     Args:
         net: in evaluation mode.
@@ -92,13 +121,13 @@ def look(net: WNet, image: Tensor, *, tile: int) -> Tensor:
         Probabilities, float32 (K, H, W), on the CPU.
     """
     _, H, W = image.shape
-    found = torch.empty(net.encoder.config.outputs, H, W)
+    found = torch.empty(net.config.outputs, H, W)
     for top in range(0, H, tile):
         for left in range(0, W, tile):
             bottom, right = min(top + tile, H), min(left + tile, W)
             first, second = max(0, top - MARGIN), max(0, left - MARGIN)
             part = image[None, :, first : bottom + MARGIN, second : right + MARGIN]
-            seen = net.encoder(part)[0].softmax(0)
+            seen = net(part)[0].softmax(0)
             rows = slice(top - first, bottom - first)
             columns = slice(left - second, right - second)
             found[:, top:bottom, left:right] = seen[:, rows, columns].cpu()
