@@ -6,7 +6,9 @@ smoothed by the dense CRF on the image, connected pieces merged along the weakes
 at levels that are the same for all images. The labels are W-Net's channels, or k-means of the
 colours of that image with as many clusters.
 
-    python benchmarks/wnet_regions.py [--steps N] [--images N]
+Beside them the normalised cut of both labels before any smoothing, at 224 pixels.
+
+    python benchmarks/wnet_regions.py [--steps N] [--images N] [--keep FOLDER] [--set NAME=VALUE]
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from zerolabel.evaluation.regions import Regions
 from zerolabel.jobs.run.settings import build
 from zerolabel.methods.base import Method
 from zerolabel.ops.edges import edge_strength
+from zerolabel.ops.ncut import Affinity, hard_ncut, weights
+from zerolabel.ops.resize import resize
 from zerolabel.ops.ultrametric import merge_tree, segment_at
 from zerolabel.stages.refine import crf
 from zerolabel.stages.wnet import look
@@ -38,20 +42,20 @@ LEVELS = np.linspace(0.02, 0.6, 30)
 SOFT = 0.1  # deviation of a colour (0..1) around its cluster
 
 
+def shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image (3, H, W) as a batch of one at a size, float32."""
+    return resize(image[None].float(), size, mode="bilinear")
+
+
 def channels(method: Method, image: Tensor) -> Tensor:
     """W-Net's probabilities at the size that it learned at."""
-    small = torch.nn.functional.interpolate(
-        image[None].float(), size=method.config.size, mode="bilinear", antialias=True
-    )[0]
+    small = shrunk(image, method.config.size)[0]
     return look(method._built().encoder, small / 255, tile=1024)  # type: ignore[attr-defined]
 
 
 def colours(image: Tensor, K: int, size: tuple[int, int]) -> Tensor:
     """Softmax over squared distances to the colours of K clusters of the image, at a size."""
-    small = torch.nn.functional.interpolate(
-        image[None].float(), size=size, mode="bilinear", antialias=True
-    )[0]
-    rows = small.flatten(1).T / 255  # (N, 3)
+    rows = shrunk(image, size)[0].flatten(1).T / 255  # (N, 3)
     far = torch.cdist(rows, _clusters(rows, K)).square()
     return (-far / (2 * SOFT**2)).softmax(1).T.reshape(K, *size)
 
@@ -77,16 +81,19 @@ def cuts(scores: Tensor, image: Tensor, strength: NDArray[np.float32]) -> list[N
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--keep", help="folder for what was trained, to go on with it later")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     asked = parser.parse_args()
     train = open_dataset(data_root("voc"), split="train")
     test = open_dataset(data_root("bsds500"), split="test")
     assert train is not None
     assert test is not None
-    method = build("wnet", load("none"), settings={"iterations": asked.steps})
+    changes = dict(pair.split("=", 1) for pair in asked.set)
+    method = build("wnet", load("none"), settings={"iterations": asked.steps, **changes})
     began = time.perf_counter()
-    method.fit(train.samples, store=Store())
+    method.fit(train.samples, store=Store(asked.keep))
     print(
         f"{asked.steps} steps on {len(train.samples)} images: {time.perf_counter() - began:.0f} s"
     )
@@ -94,31 +101,34 @@ def main() -> None:
     names = ("W-Net", "colours")
     regions = {name: Regions() for name in names}
     edges = {name: Boundaries() for name in names}
+    cut: dict[str, list[float]] = {name: [] for name in names}
     for sample in test.samples[: asked.images]:
-        score(sample, method, regions, edges)
+        for name, value in score(sample, method, regions, edges).items():
+            cut[name].append(value)
     for name in names:
         own, borders = regions[name].score(), edges[name].score()
         measures = {"covering": own.covering, "PRI": own.pri, "VI": own.vi, "F": borders.f}
         words = [f"{what} {found.ods:.3f} / {found.ois:.3f}" for what, found in measures.items()]
         print(f"{name}: {', '.join(words)} (one level / best of each image)")
+        print(f"{name}: normalised cut {np.mean(cut[name]):.3f} of {method.k} labels")
 
 
 def score(
     sample: Sample, method: Method, regions: dict[str, Regions], edges: dict[str, Boundaries]
-) -> None:
-    """Add an image to what each way has found so far."""
+) -> dict[str, float]:
+    """Add an image to what each way has found so far; returns the normalised cut of each."""
     assert sample.load_regions is not None
     truth = [np.asarray(one) for one in sample.load_regions()]
-    image = torch.from_numpy(sample.load()).permute(2, 0, 1)
+    image = torch.tensor(sample.load()).permute(2, 0, 1)
     strength = edge_strength(sample.load())
     size, K = method.config.size, method.k
-    found = {
-        "W-Net": cuts(channels(method, image), image, strength),
-        "colours": cuts(colours(image, K, size), image, strength),
-    }
-    for name, pieces in found.items():
+    scores = {"W-Net": channels(method, image), "colours": colours(image, K, size)}
+    pairs = weights(shrunk(image, size), Affinity())
+    for name, own in scores.items():
+        pieces = cuts(own, image, strength)
         regions[name].add(pieces, truth)
         edges[name].add([boundaries(one) for one in pieces], [boundaries(one) for one in truth])
+    return {name: float(hard_ncut(own.argmax(0)[None], pairs, K=K)) for name, own in scores.items()}
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ SMALL |= {
     "start": 1,
     "intervals": (1,),
 }
+PIXELS = {"wnet"}  # methods whose scores are of pixels and not of patches
 NEEDS = {"transfgu": {"attention", "cls", "slopes"}}  # whatever is chosen
 
 
@@ -96,9 +97,9 @@ def samples():
     return [broken("a.png"), *world(K, images=5, size=(60, 84))]
 
 
-def check_evidence(samples, evidence):
+def check_evidence(samples, evidence, *, grid):
     for sample, e in evidence:
-        h, w = 6, 8
+        h, w = grid
         assert e.scores.shape == (K, h, w)
         assert e.scores.dtype == torch.float32
         assert e.scores.isfinite().all()
@@ -130,7 +131,7 @@ def test_fit_evidence_and_refine(method, chosen, backbone, samples, tmp_path):
     evidence, failures = made.evidence(samples, store=store)
     assert failures == {"a.png": "cannot be read: torn"}
     assert [sample for sample, _ in evidence] == samples[1:]
-    check_evidence(samples, evidence)
+    check_evidence(samples, evidence, grid=(48, 64) if method in PIXELS else (6, 8))
     maps = {name: label_maps(made, samples, store, name=name) for name in REFINE}
     for label_map in (m for named in maps.values() for m in named.values()):
         assert label_map.shape == (60, 84)

@@ -9,9 +9,9 @@ from zerolabel.data.folder import find_images, from_arrays
 from zerolabel.errors import DataError, ImageError, UsageError
 from zerolabel.jobs.run.model import Model
 from zerolabel.jobs.run.settings import build
-from zerolabel.methods.wnet import levels, merged
 from zerolabel.ops.ncut import Affinity, hard_ncut, weights
 from zerolabel.stages import wnet
+from zerolabel.stages.merging import levels, merged
 from zerolabel.store import Store
 
 NONE = load("none")
@@ -199,6 +199,39 @@ def test_the_report_is_given_reconstruction_and_levels():
     object.__setattr__(samples[0], "load", torn)
     with pytest.raises(ImageError):
         method.portray(samples[0])
+
+
+def test_categories_of_pieces_hold_across_images():
+    """Channels mean nothing after four steps; pieces of one colour are one category anyway."""
+    colours = np.array([[210, 40, 40], [40, 40, 210]])
+    samples = []
+    for i in range(6):
+        label = np.zeros((48, 48), np.uint8)
+        label[:, 20 + 2 * i :] = 1
+        image = colours[label if i % 2 else 1 - label]  # left and right change places
+        samples.append(from_arrays(f"{i}.png", image.astype(np.uint8), label))
+    method = fitted(samples, categorise="kmeans")
+    assert method.k == 2
+    found, _ = method.evidence(samples, store=Store())
+    red = []
+    for sample, evidence in found:
+        winners, parts = evidence.scores.argmax(0), evidence.parts
+        for part in parts.unique():
+            assert len(winners[parts == part].unique()) == 1
+        own = torch.from_numpy(sample.load()[..., 0] > 100)
+        red.append(winners[own].float().mean())
+    assert len({round(float(mean)) for mean in red}) == 1
+    assert method.look_into(samples[0], store=Store()).parts.max() < 2
+
+
+def test_the_crf_is_given_logarithms():
+    samples = photos(2)
+    plain = build("wnet", NONE, settings=SMALL | {"refine": "bilinear"})
+    smooth = build("wnet", NONE, settings=SMALL | {"refine": "crf"})
+    for method in (plain, smooth):
+        method.fit(samples, store=Store())
+    [(_, a), *_], [(_, b), *_] = (m.evidence(samples, store=Store())[0] for m in (plain, smooth))
+    torch.testing.assert_close(a.scores.clamp_min(1e-4).log(), b.scores)
 
 
 def test_it_says_how_many_channels_are_used():

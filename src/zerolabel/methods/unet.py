@@ -56,8 +56,8 @@ class Config:
     dropout: float = 0.2
     lr: float = 0.003
     decay: float = 0.01
-    batch: int = 8
-    iterations: int = 400
+    batch: int = 4
+    iterations: int = 300
     flip: bool = True
     seed: int = 0
     refine: str = "guided"

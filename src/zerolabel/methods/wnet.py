@@ -9,21 +9,23 @@ Shapes: `C` bands, `H W` pixels, `K` channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 from torch import Tensor
 
 from zerolabel.backbones import Backbone
 from zerolabel.errors import ImageError, UsageError
-from zerolabel.methods.base import Anatomy, Evidence, Method, Portrait, pick
+from zerolabel.methods.base import BATCH, ENOUGH, Anatomy, Evidence, Method, Portrait, pick
+from zerolabel.methods.wnet_config import CHANNELS, PRESETS, Config
 from zerolabel.networks.unet import UNetConfig, WNet, random_wnet
-from zerolabel.ops.edges import edge_strength
 from zerolabel.ops.ncut import Affinity
-from zerolabel.ops.ultrametric import MergeTree, merge_tree, segment_at
+from zerolabel.ops.regions import components
+from zerolabel.ops.ultrametric import segment_at
 from zerolabel.stages import wnet
+from zerolabel.stages.categorise import Categorise, categorise
+from zerolabel.stages.merging import levels, merged, tree_of
 from zerolabel.stages.pictures import Scale, picture, scale
 from zerolabel.store import Store
 from zerolabel.training.wnet import WnetTraining
@@ -33,105 +35,15 @@ NOTE = "channels: "
 GRID = 28  # cells a side of what `explain` compares
 LOOKED_AT, LEAST = 16, 0.01  # images that tell which channels are used; share that counts
 SHOWN = 4  # channels that it draws
-STEPS = 8  # levels that the report shows
+PIECE = 0.005  # share of an image below which a piece does not help to find categories
+SHARP = 20.0  # of the softmax over cosines to categories
+FLOOR = 1e-4  # of a probability, where its logarithm is taken
 RECONSTRUCTION, MERGING = "Reconstruction", "Merging"
 DRAWN_AGAIN = "What can be told of an image from the probabilities of its channels alone."
 MERGED = (
     "Pieces of one channel, merged along the weakest borders first. The setting level takes the "
     "categories of all images from pieces at one of these levels."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Settings; see `networks.unet`, `ops.ncut` and `training.wnet`.
-
-    Attributes:
-        k: number of channels K, the categories.
-        size: (H, W) in pixels to which images are squashed.
-        native: whether images are predicted at their own size instead.
-        tile: sides of larger images are cut into so many pixels.
-        base, depth, separable, norm_last, dropout: of the network.
-        radius, sigma_value, sigma_place, squared, inclusive: of pairs of pixels.
-        ncut: "pairwise" or "class-mean".
-        update, ncut_scope, ncut_weight, rec_weight, reduction: of the two losses.
-        optimiser, lr, decoder_lr, drop_every, drop: of the training.
-        batch, iterations: images per step, and steps.
-        flip: mirror half of the images.
-        level: pieces whose common border is as weak as this, 0..1, are merged, and take the
-            category of most of what they hold; 0 merges none.
-        seed: fixes every draw.
-        refine: see stages/refine.py.
-    """
-
-    k: int = 9
-    size: tuple[int, int] = (224, 224)
-    native: bool = False
-    tile: int = 1024
-    base: int = 16
-    depth: int = 4
-    separable: bool = True
-    norm_last: bool = True
-    dropout: float = 0.2
-    radius: int = 5
-    sigma_value: float = 10.0
-    sigma_place: float = 4.0
-    squared: bool = True
-    inclusive: bool = True
-    ncut: str = "pairwise"
-    update: str = "alternate"
-    ncut_scope: str = "encoder"
-    ncut_weight: float = 1.0
-    rec_weight: float = 1.0
-    reduction: str = "sum"
-    optimiser: str = "adam"
-    lr: float = 0.003
-    decoder_lr: float = 0.004
-    drop_every: int = 0
-    drop: float = 0.1
-    batch: int = 8
-    iterations: int = 400
-    flip: bool = True
-    level: float = 0.0
-    seed: int = 0
-    refine: str = "guided"
-
-
-ORIGINAL = Config(
-    base=64,
-    dropout=0.65,
-    optimiser="sgd",
-    lr=0.003,
-    decoder_lr=0.003,
-    drop_every=1000,
-    reduction="mean",
-    batch=10,
-    iterations=50_000,
-    refine="crf",
-)
-SEED = replace(
-    ORIGINAL,
-    norm_last=False,
-    ncut="class-mean",
-    radius=4,
-    sigma_place=5.0,
-    sigma_value=1.0,
-    optimiser="adam",
-    decoder_lr=0.004,
-    drop_every=0,
-    batch=8,
-)
-PRESETS = {
-    "default": Config(),
-    "protocol": Config(refine="bilinear"),
-    "single-image": Config(batch=1, iterations=150, native=True),
-    "original": ORIGINAL,
-    "seed-mp4": replace(SEED, size=(288, 288), iterations=2_700),
-    "seed-ade20k": replace(SEED, size=(384, 384), lr=0.0005, decoder_lr=0.0005, iterations=75_000),
-    "seed-ade20k-150": replace(
-        SEED, k=150, size=(384, 384), lr=0.0005, decoder_lr=0.0005, iterations=75_000
-    ),
-}
 
 
 class Wnet(Method):
@@ -152,7 +64,7 @@ class Wnet(Method):
     @property
     def k(self) -> int:
         """See `Method.k`."""
-        return len(self.arrays["encoder.head.bias"])
+        return len(self.arrays.get("centroids", self.arrays["encoder.head.bias"]))
 
     def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
         """See `Method.fit`."""
@@ -169,30 +81,32 @@ class Wnet(Method):
         )
         ends = {"low": torch.tensor(found.low), "high": torch.tensor(found.high)}
         self.arrays = weights | ends
+        if c.categorise != CHANNELS:
+            self.arrays["centroids"] = self._categories(samples, store=store)
         self.notes = [note for note in self.notes if not note.startswith(NOTE)]
         self.notes += [NOTE + self._usage(samples, store=store)]
 
     def evidence(
         self, samples: Sequence[Sample], *, store: Store
     ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
-        """See `Method.evidence`; scores are probabilities at the size that the network saw."""
+        """See `Method.evidence`; scores are probabilities, and for the CRF their logarithms."""
         found, failures = [], {}
         for sample in samples:
             try:
-                image = picture(sample, self._scale(), size=self._size())
+                scores, parts, image = self._pieces(sample)
             except ImageError as error:
                 failures[sample.id] = str(error)
                 continue
-            scores = wnet.look(
-                self._built().encoder, self._normalised(image), tile=self.config.tile
-            )
-            parts = None
-            if self.config.level:
-                scores, parts = merged(scores, image, level=self.config.level)
-            winners = torch.nn.functional.one_hot(scores.argmax(0), self.k).permute(2, 0, 1)
+            if "centroids" in self.arrays:
+                vectors, own = self._describe(scores, parts, image)
+                near = (vectors @ self.arrays["centroids"].T * SHARP).softmax(1)  # (R, K)
+                scores, parts = near[own].permute(2, 0, 1), own
+            winners = F.one_hot(scores.argmax(0), self.k).permute(2, 0, 1)
             share = winners.sum((1, 2))
             sure = (scores * winners).sum((1, 2)) / share.clamp_min(1)
             typical = torch.where(share > 0, sure, -1.0)
+            if self.config.refine == "crf":
+                scores = scores.clamp_min(FLOOR).log()
             found.append((sample, Evidence(scores, typical, parts=parts)))
         return found, failures
 
@@ -200,11 +114,15 @@ class Wnet(Method):
         """See `Method.look_into`; there are no patches, so pixels are averaged over a grid."""
         image = picture(sample, self._scale(), size=self._size())
         scores = wnet.look(self._built().encoder, self._normalised(image), tile=self.config.tile)
-        coarse = torch.nn.functional.adaptive_avg_pool2d(scores[None], GRID)[0]
-        parts = scores.argmax(0)
-        most = torch.bincount(parts.flatten(), minlength=self.k).argsort(descending=True)[:SHOWN]
-        maps = {f"channel {int(k)}": scores[k] for k in most}
-        return Anatomy(coarse.permute(1, 2, 0), coarse.argmax(0), maps=maps)
+        coarse = F.adaptive_avg_pool2d(scores[None], GRID)[0]
+        most = torch.bincount(scores.argmax(0).flatten(), minlength=len(scores))
+        chosen = most.argsort(descending=True)[:SHOWN].tolist()
+        maps = {f"channel {k}": scores[k] for k in chosen}
+        parts = coarse.argmax(0)
+        if "centroids" in self.arrays:
+            [(_, found)], _ = self.evidence([sample], store=store)
+            parts = F.adaptive_avg_pool2d(found.scores[None], GRID)[0].argmax(0)
+        return Anatomy(coarse.permute(1, 2, 0), parts, maps=maps)
 
     def portray(self, sample: Sample) -> Sequence[Portrait]:
         """See `Method.portray`: the image drawn again, and its pieces at several levels."""
@@ -225,15 +143,55 @@ class Wnet(Method):
             Portrait(MERGING, MERGED, pieces, slider=True),
         )
 
+    def _pieces(self, sample: Sample) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Probabilities (K, H, W), merged pieces (H, W) where they are asked for, and the image."""
+        image = picture(sample, self._scale(), size=self._size())
+        encoder, tile = self._built().encoder, self.config.tile
+        scores = wnet.look(encoder, self._normalised(image), tile=tile)
+        if not self.config.level:
+            return scores, None, image
+        scores, parts = merged(scores, image, level=self.config.level)
+        return scores, parts, image
+
+    def _describe(
+        self, scores: Tensor, parts: Tensor | None, image: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean colours and probabilities of every piece, as directions (R, C + K); the pieces."""
+        if parts is None:
+            parts = torch.from_numpy(components(scores.argmax(0).numpy(), connectivity=4)).long()
+        rows = torch.cat([image / 255 - 0.5, scores]).flatten(1)  # (C + K, H*W)
+        owners = parts.flatten()
+        sums = torch.zeros(len(rows), int(owners.max()) + 1).index_add_(1, owners, rows)
+        return F.normalize((sums / torch.bincount(owners)).T, dim=1), parts
+
+    def _categories(self, samples: Sequence[Sample], *, store: Store) -> Tensor:
+        """Find categories among the pieces of all images: centroids, float32 (K, C + K')."""
+        share, drawn = max(1, ENOUGH // len(samples)), []
+        for _, batch in store.track("regions", samples, BATCH):
+            for sample in batch:
+                try:
+                    vectors, parts = self._describe(*self._pieces(sample))
+                except ImageError:
+                    continue
+                size = torch.bincount(parts.flatten(), minlength=len(vectors))
+                large = (size >= PIECE * parts.numel()) | (size == size.max())
+                drawn.append(vectors[large][:share])
+        options: Categorise = pick(Categorise, self.config)
+        return categorise(torch.cat(drawn), options).centroids
+
     def _usage(self, samples: Sequence[Sample], *, store: Store) -> str:
         """Say how many channels some of the images use."""
         count = min(LOOKED_AT, len(samples))
         some = [samples[i * len(samples) // count] for i in range(count)]
-        pixels = torch.zeros(self.k)
-        for _, one in self.evidence(some, store=store)[0]:
-            pixels += torch.bincount(one.scores.argmax(0).flatten(), minlength=self.k)
+        pixels = torch.zeros(self.config.k)
+        for sample in some:
+            try:
+                scores, _, _ = self._pieces(sample)
+            except ImageError:
+                continue
+            pixels += torch.bincount(scores.argmax(0).flatten(), minlength=len(pixels))
         used = int((pixels > LEAST * pixels.sum()).sum())
-        return f"{used} of {self.k} have more than {LEAST:.0%} of the pixels of {count} images"
+        return f"{used} of {len(pixels)} have more than {LEAST:.0%} of the pixels of {count} images"
 
     def _training(self) -> WnetTraining:
         training: WnetTraining = pick(
@@ -264,49 +222,6 @@ class Wnet(Method):
             net.load_state_dict({name: self.arrays[name] for name in names})
             self._net = mark, net.to(self.backbone.device).eval().requires_grad_(False)
         return self._net[1]
-
-
-def merged(scores: Tensor, image: Tensor, *, level: float) -> tuple[Tensor, Tensor]:
-    """Merge the pieces of a label map along weak borders (algorithm 2).
-
-    Args:
-        scores: probabilities, float32 (K, H, W).
-        image: float32 (C, H, W), 0..255.
-        level: of the borders that vanish, 0..1.
-
-    Returns:
-        Mean probabilities of the piece that a pixel is in, float32 (K, H, W), and the pieces, int64
-        (H, W).
-    """
-    tree = tree_of(scores, image)
-    parts = torch.from_numpy(segment_at(tree, level)).long()
-    flat, owners = scores.flatten(1), parts.flatten()
-    sums = torch.zeros(len(flat), int(owners.max()) + 1).index_add_(1, owners, flat)
-    means = sums / torch.bincount(owners).float()
-    return means[:, owners].reshape(scores.shape), parts
-
-
-def tree_of(scores: Tensor, image: Tensor) -> MergeTree:
-    """Order the pieces of a label map by the strength of their borders in the image."""
-    edges = edge_strength(image.permute(1, 2, 0).numpy())
-    return merge_tree(scores.argmax(0).numpy().astype(np.int64), edges)
-
-
-def levels(heights: NDArray[np.float32]) -> list[tuple[int, float]]:
-    """Choose levels to show: all pieces, half of them, and so on down to two.
-
-    Args:
-        heights: of the merges, rising, float32 (R - 1,).
-
-    Returns:
-        Number of pieces and level, the lowest level first, at most `STEPS`.
-    """
-    whole = len(heights) + 1
-    counts = sorted({max(1, whole >> i) for i in range(STEPS)} | {whole}, reverse=True)
-    return [
-        (count, float(heights[whole - count - 1]) if count < whole else 0.0)
-        for count in counts[:STEPS]
-    ]
 
 
 def shown(image: Tensor) -> Image:

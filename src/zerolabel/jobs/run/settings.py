@@ -61,8 +61,11 @@ def build(
     kind, settings = find(method), settings or {}
     _check_words(method, kind, settings)
     config = configure(kind.PRESETS, preset, settings)
+    usual = kind.PRESETS["default"]
     for field in dataclasses.fields(config):
-        _check(field.name, getattr(config, field.name))
+        value = getattr(config, field.name)
+        if value != getattr(usual, field.name):  # a verb may have a way that is the method's own
+            _check(field.name, value)
     if hasattr(config, "size"):
         size = whole_patches(config.size, backbone)
         _check_memory(size, backbone, graph=hasattr(config, "discover"))
