@@ -72,3 +72,14 @@ def test_wrong_words_are_wrong_usage(run, tmp_path, arguments, words):
     assert code == 2
     assert words in err
     assert not (tmp_path / "run/masks").exists()
+
+
+def test_an_interrupted_run_of_another_method_leaves_no_backbone_behind(run, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    job = {"method": "kmeans", "backbone": "filterbank"}
+    (tmp_path / "run/run.json").write_text(json.dumps({"status": "started", "job": job}))
+    asked = []
+    monkeypatch.setattr(backbones, "load", lambda name, **_: asked.append(name) or planted_clip())
+    code, *_ = run("--method", "maskclip", "--classes", "sky, grass", "--set", "short=64")
+    assert code == 0
+    assert asked == ["clip-vitb16"]

@@ -30,7 +30,7 @@ from zerolabel.backbones.weights import cached, digest, load_file
 from zerolabel.errors import UsageError, WeightsError, unknown_name
 from zerolabel.networks.clip_image import PUBLISHED, ClipImage, Reading, random_clip_image
 from zerolabel.networks.clip_text import ClipText, ClipTextConfig, random_clip_text
-from zerolabel.networks.vit import vit_config
+from zerolabel.networks.vit import VitConfig, vit_config
 from zerolabel.types import Features
 
 RANDOM_CLIP = re.compile(r"random-clip([tbl])(\d+)")
@@ -110,10 +110,7 @@ class ClipBackbone(VitBackbone):
         other.digest = _hash(published.digest, repr(reading), str(legacy))
         if legacy:
             config = replace(published.net.config, activation="gelu", eps=1e-6)
-            with torch.device("meta"):  # its weights are replaced by those that are here
-                net = ClipImage(config, published.projection)
-            load_exactly(net, published.net.state_dict(), what=str(config))
-            other.net = net.eval().requires_grad_(False)
+            other.net = _holding(config, published.net.state_dict())
             other._normalise_by(IMAGENET_MEAN, IMAGENET_STD)
         return other
 
@@ -130,11 +127,8 @@ class ClipBackbone(VitBackbone):
             WeightsError: a tensor is missing, unexpected or of another shape.
         """
         other = copy.copy(self)
-        with torch.device("meta"):
-            net = ClipImage(self.net.config, self.projection)
         held = {name: value.to(self.device) for name, value in weights.items()}
-        load_exactly(net, held, what=str(self.net.config))
-        other.net = net.eval().requires_grad_(False)
+        other.net = _holding(self.net.config, held)
         other.digest = _hash(self.digest, digest(held))
         return other
 
@@ -250,6 +244,15 @@ def random_clip(name: str, *, device: torch.device) -> ClipBackbone:
         tokenizer=tokenizer,
         device=device,
     )
+
+
+def _holding(config: VitConfig, weights: Mapping[str, Tensor]) -> ClipImage:
+    """Build the image tower that holds these weights, without a copy of them."""
+    projection = weights["proj"].shape[1]
+    with torch.device("meta"):  # its own weights are replaced at once
+        net = ClipImage(config, projection)
+    load_exactly(net, weights, what=str(config))
+    return net.eval().requires_grad_(False)
 
 
 def _hash(*parts: str) -> str:

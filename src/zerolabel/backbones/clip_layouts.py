@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import starmap
 
 import torch
 from torch import Tensor
 
-from zerolabel.backbones.layouts import infer_config, join_qkv, load_exactly, some
+from zerolabel.backbones.layouts import infer_config, join_qkv, load_exactly, once, renamed, some
 from zerolabel.errors import WeightsError
 from zerolabel.networks.clip_image import ClipImage
 from zerolabel.networks.clip_text import ClipText, ClipTextConfig
@@ -84,21 +85,8 @@ def convert_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     Raises:
         WeightsError: two tensors of the file would get the same name.
     """
-    out: dict[str, Tensor] = {}
-    for key, value in state.items():
-        name = PREFIXES.sub("", key)
-        if UNUSED.match(name):
-            continue
-        for pattern, replacement in RENAMES:
-            name = pattern.sub(replacement, name)
-        if name.endswith(TRANSPOSED) and value.ndim == 2:
-            name, value = name.removesuffix(TRANSPOSED), value.T.contiguous()
-        if name in out:
-            raise WeightsError(
-                f"Two networks in one file: {name} comes twice, the second time as {key}. "
-                "Save the tensors of one network alone and pass that file."
-            )
-        out[name] = value.float()
+    named = renamed(state, prefixes=PREFIXES, unused=UNUSED, renames=RENAMES)
+    out = {name: value.float() for name, value in once(starmap(_upright, named)).items()}
     towers = tuple(
         {name.removeprefix(tower): value for name, value in out.items() if name.startswith(tower)}
         for tower in ("image.", "text.")
@@ -110,6 +98,13 @@ def convert_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     for tower in towers:
         join_qkv(tower)
     return image, text
+
+
+def _upright(key: str, name: str, value: Tensor) -> tuple[str, str, Tensor]:
+    """Bring what is marked `TRANSPOSED` to inputs first."""
+    if name.endswith(TRANSPOSED) and value.ndim == 2:
+        return key, name.removesuffix(TRANSPOSED), value.T.contiguous()
+    return key, name, value
 
 
 def infer_clip(

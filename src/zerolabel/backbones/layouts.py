@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -57,21 +57,60 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         WeightsError: two tensors of the file would get the same name.
     """
-    out: dict[str, Tensor] = {}
+    named = renamed(state, prefixes=PREFIXES, unused=UNUSED, renames=RENAMES)
+    out = {name: value.float() for name, value in once(named).items()}
+    join_qkv(out)
+    _give_cls_a_position(out)
+    return out
+
+
+def renamed(
+    state: Mapping[str, Tensor],
+    *,
+    prefixes: re.Pattern[str],
+    unused: re.Pattern[str],
+    renames: Iterable[tuple[re.Pattern[str], str]],
+) -> Iterator[tuple[str, str, Tensor]]:
+    """Rename the tensors of a file, and leave some out.
+
+    Args:
+        state: tensors by the names of any known layout.
+        prefixes: what is taken off every name.
+        unused: matches names, without their prefix, that are left out.
+        renames: patterns and what takes their place, one after another.
+
+    Yields:
+        The name in the file, the new one, and the tensor.
+    """
     for key, value in state.items():
-        name = PREFIXES.sub("", key)
-        if UNUSED.match(name):
+        name = prefixes.sub("", key)
+        if unused.match(name):
             continue
-        for pattern, replacement in RENAMES:
+        for pattern, replacement in renames:
             name = pattern.sub(replacement, name)
+        yield key, name, value
+
+
+def once(named: Iterable[tuple[str, str, Tensor]]) -> dict[str, Tensor]:
+    """Collect tensors by their new names.
+
+    Args:
+        named: what `renamed` yields.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        WeightsError: two tensors of the file would get the same name.
+    """
+    out: dict[str, Tensor] = {}
+    for key, name, value in named:
         if name in out:
             raise WeightsError(
                 f"Two networks in one file: {name} comes twice, the second time as {key}. "
                 "Save the tensors of one network alone and pass that file."
             )
-        out[name] = value.float()
-    join_qkv(out)
-    _give_cls_a_position(out)
+        out[name] = value
     return out
 
 

@@ -51,6 +51,15 @@ def start(config: DeepLabConfig, weights: str | Path | None = None, *, seed: int
     return net
 
 
+def normalise(images: Tensor) -> Tensor:
+    """Bring uint8 RGB images (B, 3, H, W) to what residual networks of ImageNet were trained on."""
+    mean, std = (
+        torch.tensor(colour, device=images.device)[:, None, None]
+        for colour in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return images.float().div_(255).sub_(mean).div_(std)
+
+
 def infer_config(state: Mapping[str, Tensor]) -> DeepLabConfig:
     """Tell a student from its tensors.
 
@@ -161,8 +170,6 @@ class StudentBackbone:
         self.device = torch.device(device)
         self.net = net.to(self.device).eval().requires_grad_(False)
         self.stride, self.dim = net.stride, net.config.out
-        self._mean = torch.tensor(IMAGENET_MEAN, device=self.device)[:, None, None]  # (3, 1, 1)
-        self._std = torch.tensor(IMAGENET_STD, device=self.device)[:, None, None]
 
     def encode(self, images: Tensor, *, want: Collection[str]) -> Features:
         """Compute patch tokens of a batch.
@@ -208,7 +215,7 @@ class StudentBackbone:
 
     def prepare(self, images: Tensor) -> Tensor:
         """Bring uint8 RGB images (B, 3, H, W) to the device, as the network was trained on them."""
-        return images.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)
+        return normalise(images.to(self.device))
 
     def learn(self, batches: Iterable[Tensor], *, seed: int) -> StudentBackbone:
         """Do nothing: this backbone comes trained."""

@@ -22,7 +22,7 @@ from zerolabel.jobs.run.model import LEARNED, Model
 from zerolabel.jobs.run.place import note_place
 from zerolabel.jobs.run.render import write_failures
 from zerolabel.jobs.run.settings import build
-from zerolabel.methods import find
+from zerolabel.methods import auto_backbone
 from zerolabel.methods.base import BATCH, Method
 from zerolabel.store import Progress, Stage, Store, below, write_json
 from zerolabel.types import Sample
@@ -105,11 +105,9 @@ def prepare(options: Options, out: str | Path) -> Method:
         UsageError: an unknown name or a setting that cannot be.
         WeightsError: weights that are missing or cannot be read.
     """
-    asked, auto = options.backbone, find(options.method).auto_backbone
-    if asked == backbones.AUTO and options.weights is None:
-        asked = auto
+    asked = auto_backbone(options.method, options.backbone, weights=options.weights)
     name, hint = backbones.choose(asked, weights=options.weights)
-    if options.backbone == backbones.AUTO:
+    if asked == backbones.AUTO:  # which depends on the machine; a method's own does not
         name = previous_backbone(out) or name
     backbone = backbones.load(name, weights=options.weights, device=options.device)
     method = build(options.method, backbone, preset=options.preset, settings=options.settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from zerolabel.backbones import AUTO
 from zerolabel.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -26,6 +27,23 @@ METHODS = {
 }
 SUPERVISED = frozenset({"segmenter", "unet"})  # methods that are fitted on labels
 WORDED = frozenset({"maskclip", "maskclip+", "reclip", "reclip++"})  # that are told words
+
+
+def auto_backbone(method: str, backbone: str, *, weights: object = None) -> str:
+    """Decide what "auto" is for a method that has a backbone of its own; other names stay.
+
+    Args:
+        method: a key of `METHODS`.
+        backbone: what the user asked for.
+        weights: a weights file, which decides if it is given.
+
+    Returns:
+        A backbone's name, or "auto".
+
+    Raises:
+        UsageError: the method is unknown.
+    """
+    return find(method).auto_backbone if backbone == AUTO and weights is None else backbone
 
 
 def find(name: str) -> type[Method]:

@@ -239,6 +239,13 @@ def class_names(samples: Sequence[Sample]) -> tuple[str, ...]:
     return next(iter(known), ())
 
 
+def surest(scores: Tensor) -> Tensor:
+    """The highest score (K, h, w) of every category that wins somewhere, -1 of the others: (K,)."""
+    won = torch.zeros(len(scores), dtype=torch.bool)
+    won[torch.unique(scores.argmax(0))] = True
+    return torch.where(won, scores.flatten(1).amax(1), -1.0)
+
+
 def sample_rows(x: Tensor, count: int, *, seed: int) -> Tensor:
     """Draw at most `count` rows without replacement, in their order."""
     if len(x) <= count:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from zerolabel.backbones import Backbone, require
@@ -21,7 +20,7 @@ from zerolabel.backbones.vit import VitBackbone
 from zerolabel.data.transforms import to_tensor
 from zerolabel.errors import ImageError, UsageError, unknown_name
 from zerolabel.methods import METHODS, SUPERVISED
-from zerolabel.methods.base import Anatomy, Evidence, Method, class_names, pick
+from zerolabel.methods.base import Anatomy, Evidence, Method, class_names, pick, surest
 from zerolabel.networks.mask_transformer import (
     LinearConfig,
     MaskTransformerConfig,
@@ -241,10 +240,7 @@ class Segmenter(Method):
             scores, labels = slide.on_grid(said), None
             if self.config.refine == "bilinear":
                 labels = slide.decide(said, (image.shape[1], image.shape[2]))
-            won = torch.zeros(len(scores), dtype=torch.bool)
-            won[torch.unique(scores.argmax(0))] = True
-            typical = torch.where(won, scores.flatten(1).amax(1), -1.0)
-            found.append((sample, Evidence(scores, typical, labels=labels)))
+            found.append((sample, Evidence(scores, surest(scores), labels=labels)))
         return found, failures
 
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:

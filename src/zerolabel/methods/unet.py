@@ -15,10 +15,10 @@ from torch import Tensor
 
 from zerolabel.backbones import Backbone
 from zerolabel.errors import ImageError, UsageError
-from zerolabel.methods.base import Anatomy, Evidence, Method, class_names, pick
+from zerolabel.methods.base import Anatomy, Evidence, Method, class_names, pick, surest
 from zerolabel.networks.unet import UNet, UNetConfig, random_unet
 from zerolabel.stages import supervise, wnet
-from zerolabel.stages.pictures import Scale, picture, scale
+from zerolabel.stages.pictures import kept_scale, picture, scale
 from zerolabel.store import Store
 from zerolabel.training.unet import UnetTraining
 from zerolabel.types import Sample
@@ -112,8 +112,7 @@ class Unet(Method):
             device=self.backbone.device,
             store=store,
         )
-        ends = {"low": torch.tensor(found.low), "high": torch.tensor(found.high)}
-        self.arrays = weights | ends
+        self.arrays = weights | found.arrays()
 
     def evidence(
         self, samples: Sequence[Sample], *, store: Store
@@ -126,10 +125,7 @@ class Unet(Method):
             except ImageError as error:
                 failures[sample.id] = str(error)
                 continue
-            won = torch.zeros(len(scores), dtype=torch.bool)
-            won[torch.unique(scores.argmax(0))] = True
-            typical = torch.where(won, scores.flatten(1).amax(1), -1.0)
-            found.append((sample, Evidence(scores, typical)))
+            found.append((sample, Evidence(scores, surest(scores))))
         return found, failures
 
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
@@ -144,9 +140,8 @@ class Unet(Method):
 
     def _look(self, sample: Sample) -> Tensor:
         """Probabilities of the classes in an image, float32 (K, H, W)."""
-        known = Scale(*(tuple(self.arrays[end].tolist()) for end in ("low", "high")))
         size = None if self.config.native else self.config.size
-        image = picture(sample, known, size=size).to(self.backbone.device) / 255
+        image = picture(sample, kept_scale(self.arrays), size=size).to(self.backbone.device) / 255
         return wnet.look(self._built(), image, tile=self.config.tile)
 
     def _built(self) -> UNet:

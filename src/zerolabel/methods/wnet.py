@@ -25,8 +25,8 @@ from zerolabel.ops.regions import components
 from zerolabel.ops.ultrametric import segment_at
 from zerolabel.stages import wnet
 from zerolabel.stages.categorise import Categorise, categorise
-from zerolabel.stages.merging import levels, merged, tree_of
-from zerolabel.stages.pictures import Scale, picture, scale
+from zerolabel.stages.merging import levels, means, merged, tree_of
+from zerolabel.stages.pictures import kept_scale, picture, scale
 from zerolabel.store import Store
 from zerolabel.training.wnet import WnetTraining
 from zerolabel.types import Image, Sample
@@ -79,8 +79,7 @@ class Wnet(Method):
             device=self.backbone.device,
             store=store,
         )
-        ends = {"low": torch.tensor(found.low), "high": torch.tensor(found.high)}
-        self.arrays = weights | ends
+        self.arrays = weights | found.arrays()
         if c.categorise != CHANNELS:
             self.arrays["centroids"] = self._categories(samples, store=store)
         self.notes = [note for note in self.notes if not note.startswith(NOTE)]
@@ -112,8 +111,7 @@ class Wnet(Method):
 
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """See `Method.look_into`; there are no patches, so pixels are averaged over a grid."""
-        image = picture(sample, self._scale(), size=self._size())
-        scores = wnet.look(self._built().encoder, self._normalised(image), tile=self.config.tile)
+        _, scores = self._look(sample)
         coarse = F.adaptive_avg_pool2d(scores[None], GRID)[0]
         most = torch.bincount(scores.argmax(0).flatten(), minlength=len(scores))
         chosen = most.argsort(descending=True)[:SHOWN].tolist()
@@ -126,10 +124,8 @@ class Wnet(Method):
 
     def portray(self, sample: Sample) -> Sequence[Portrait]:
         """See `Method.portray`: the image drawn again, and its pieces at several levels."""
-        image = picture(sample, self._scale(), size=self._size())
-        x = self._normalised(image)
-        again = wnet.reconstruct(self._built(), x)
-        scores = wnet.look(self._built().encoder, x, tile=self.config.tile)
+        image, scores = self._look(sample)
+        again = wnet.reconstruct(self._built(), self._normalised(image))
         tree = tree_of(scores, image)
         pieces = {}
         for count, level in levels(tree.heights):
@@ -143,11 +139,16 @@ class Wnet(Method):
             Portrait(MERGING, MERGED, pieces, slider=True),
         )
 
+    def _look(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """An image, (C, H, W) of 0..255, and the probabilities of its channels, (K, H, W)."""
+        size = None if self.config.native else self.config.size
+        image = picture(sample, kept_scale(self.arrays), size=size)
+        encoder, tile = self._built().encoder, self.config.tile
+        return image, wnet.look(encoder, self._normalised(image), tile=tile)
+
     def _pieces(self, sample: Sample) -> tuple[Tensor, Tensor | None, Tensor]:
         """Probabilities (K, H, W), merged pieces (H, W) where they are asked for, and the image."""
-        image = picture(sample, self._scale(), size=self._size())
-        encoder, tile = self._built().encoder, self.config.tile
-        scores = wnet.look(encoder, self._normalised(image), tile=tile)
+        image, scores = self._look(sample)
         if not self.config.level:
             return scores, None, image
         scores, parts = merged(scores, image, level=self.config.level)
@@ -159,10 +160,8 @@ class Wnet(Method):
         """Mean colours and probabilities of every piece, as directions (R, C + K); the pieces."""
         if parts is None:
             parts = torch.from_numpy(components(scores.argmax(0).numpy(), connectivity=4)).long()
-        rows = torch.cat([image / 255 - 0.5, scores]).flatten(1)  # (C + K, H*W)
-        owners = parts.flatten()
-        sums = torch.zeros(len(rows), int(owners.max()) + 1).index_add_(1, owners, rows)
-        return F.normalize((sums / torch.bincount(owners)).T, dim=1), parts
+        described = means(torch.cat([image / 255 - 0.5, scores]), parts)  # (C + K, R)
+        return F.normalize(described.T, dim=1), parts
 
     def _categories(self, samples: Sequence[Sample], *, store: Store) -> Tensor:
         """Find categories among the pieces of all images: centroids, float32 (K, C + K')."""
@@ -202,13 +201,6 @@ class Wnet(Method):
     def _network(self, bands: int) -> UNetConfig:
         made: UNetConfig = pick(UNetConfig, self.config, bands=bands, outputs=self.config.k)
         return made
-
-    def _scale(self) -> Scale:
-        low, high = (tuple(self.arrays[end].tolist()) for end in ("low", "high"))
-        return Scale(low, high)
-
-    def _size(self) -> tuple[int, int] | None:
-        return None if self.config.native else self.config.size
 
     def _normalised(self, image: Tensor) -> Tensor:
         return image.to(self.backbone.device) / 255

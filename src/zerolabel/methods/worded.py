@@ -18,13 +18,13 @@ from torch import Tensor
 
 from zerolabel.backbones import Backbone, require
 from zerolabel.backbones.clip import ClipBackbone
-from zerolabel.data.words import Words, parse_words, templates, words_of
+from zerolabel.data.words import Words, parse_words, templates
 from zerolabel.errors import DataError, ImageError, UsageError
-from zerolabel.methods.base import BATCH, Anatomy, Evidence, Method, class_names
+from zerolabel.methods.base import BATCH, Anatomy, Evidence, Method, class_names, pick
 from zerolabel.ops import prompting
 from zerolabel.stages import dense
 from zerolabel.stages.dense import Look, Seen
-from zerolabel.stages.words import BACKGROUND, foreground, queries
+from zerolabel.stages.words import BACKGROUND, chosen, foreground, queries
 from zerolabel.store import Store
 from zerolabel.types import Sample
 
@@ -80,8 +80,9 @@ class WordMethod(Method):
             raise UsageError(f"none and denoise are shares of 0..1, none below 1; got {found}.")
         templates(config.templates)
         if config.classes:  # a file is read now: what it says, and not its name, decides the result
-            lexicon(parse_words(config.classes), config)
-            config = replace(config, classes=parse_words(config.classes).text)
+            named = parse_words(config.classes)
+            lexicon(named, config)
+            config = replace(config, classes=named.text)
         if config.background:
             config = replace(config, background=parse_words(config.background).text)
         reading = {"residual": config.residual, "mlp": config.mlp, "legacy": config.legacy}
@@ -98,25 +99,15 @@ class WordMethod(Method):
 
     def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
         """See `Method.fit`."""
-        words = lexicon(self._named(samples), self.config)
+        purpose = f"{self.name} looks for classes that you name"
+        named = chosen(self.config.classes, class_names(samples), purpose=purpose)
+        words = lexicon(named, self.config)
         self.class_names = words.names
         found = queries(
             self.backbone, words.words, templates=templates(self.config.templates), store=store
         )
         self.arrays = {"queries": found, "groups": torch.tensor(words.groups)}
         self.learn(samples, words, store=store)
-
-    def _named(self, samples: Sequence[Sample]) -> Words:
-        """The classes that the user names, or else those of the data set."""
-        if self.config.classes:
-            return parse_words(self.config.classes)
-        known = class_names(samples)
-        if not known:
-            raise UsageError(
-                f"{self.name} looks for classes that you name: give them with --classes "
-                '"cat, dog, grass, sky", or a file with one per line, or the name of a label space.'
-            )
-        return words_of(known)
 
     def learn(self, samples: Sequence[Sample], words: Words, *, store: Store) -> None:
         """Learn from the photos; without anything to learn they are looked at all the same."""
@@ -132,7 +123,7 @@ class WordMethod(Method):
 
     def photos(self, batch: Sequence[Sample], *, store: Store) -> tuple[list[Seen], dict[str, str]]:
         """See `stages.dense.photos`."""
-        look = Look(short=self.config.short, longest=self.config.longest)
+        look: Look = pick(Look, self.config)
         return dense.photos(self.sight(), batch, look, keys=self.keys, store=store)
 
     def sight(self) -> ClipBackbone:

@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from zerolabel.errors import UsageError
+from zerolabel.ops.resize import nearest
 from zerolabel.types import IGNORE, LabelMap
 
 Grid = NDArray[np.integer[Any]]
@@ -106,10 +107,7 @@ def cells(size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.int64]:
     Returns:
         int64 (H, W), row * w + column of the patch.
     """
-    rows, columns = (
-        (2 * np.arange(pixels, dtype=np.int64) + 1) * patches // (2 * pixels)
-        for pixels, patches in zip(size, grid, strict=True)
-    )
+    rows, columns = map(nearest, grid, size)
     return rows[:, None] * grid[1] + columns
 
 

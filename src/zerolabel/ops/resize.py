@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zerolabel.ops.threads import threads_for
@@ -26,6 +28,11 @@ def resize(images: Tensor, size: tuple[int, int], *, mode: str = "bicubic") -> T
     if images.dtype == torch.uint8 and tuple(size) == (1, 1):  # torch's uint8 kernel fails on it
         return resize(images.float(), size, mode=mode).round().clamp(0, 255).byte()
     return F.interpolate(images, size=size, mode=mode, antialias=True, align_corners=False)
+
+
+def nearest(length: int, size: int) -> NDArray[np.int64]:
+    """Find which of `length` pixels is at the centre of each of `size`, exactly: int64 (size,)."""
+    return (2 * np.arange(size, dtype=np.int64) + 1) * length // (2 * size)
 
 
 def upsample(scores: Tensor, size: tuple[int, int]) -> Tensor:

@@ -17,7 +17,7 @@ from zerolabel.backbones.weights import digest
 from zerolabel.errors import DataError
 from zerolabel.networks.students import FpnStudent, Student, StudentConfig, student
 from zerolabel.stages import exams
-from zerolabel.stages.parts import arrays_of, forget, train_in_parts
+from zerolabel.stages.parts import arrays_of, forget, train_in_parts, weights_and_losses
 from zerolabel.store import Stage, Store
 from zerolabel.training.bootstrap import Bootstrapping, BootstrapTrainer, views
 from zerolabel.training.concepts import WINDOW, batches
@@ -101,9 +101,7 @@ def train(
 
     done = store.stage(name, work)
     forget(name, steps=int(done.info["steps"]), store=store)
-    weights = {key: torch.from_numpy(value) for key, value in done.arrays.items()}
-    losses = {int(step): loss for step, loss in done.info["losses"].items()}
-    return Learned(weights, losses, int(done.info["epoch"]))
+    return Learned(*weights_and_losses(done), int(done.info["epoch"]))
 
 
 def _work(

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from zerolabel import backbones
 from zerolabel.backbones.clip import ClipBackbone
-from zerolabel.data.words import Words, parse_words, templates, words_of
+from zerolabel.data.words import Words, parse_words, templates
 from zerolabel.errors import UsageError, WeightsError
 from zerolabel.stages import dense
 from zerolabel.stages.classify import by_text
 from zerolabel.stages.dense import Look
 from zerolabel.stages.segments import Segments
-from zerolabel.stages.words import foreground, queries
+from zerolabel.stages.words import chosen, foreground, queries
 from zerolabel.store import Store
 from zerolabel.types import RegionMap, Sample
 
@@ -128,12 +128,7 @@ def listed(options: ByText, known: Sequence[str], *, background: bool) -> Words:
     Raises:
         UsageError: there are none, or words of a background that is told without them.
     """
-    if not options.classes and not known:
-        raise UsageError(
-            "classify=text names regions by words: give them with --classes "
-            '"cat, dog, grass, sky", or a file with one per line, or the name of a label space.'
-        )
-    found = parse_words(options.classes) if options.classes else words_of(known)
+    found = chosen(options.classes, known, purpose="classify=text names regions by words")
     return foreground(found) if background else found
 
 

@@ -15,7 +15,7 @@ from zerolabel.backbones import cache
 from zerolabel.errors import DataError
 from zerolabel.networks.concepts import ConceptConfig, concept_generator
 from zerolabel.ops.cluster import kmeans
-from zerolabel.stages.parts import arrays_of, forget, resume, train_in_parts
+from zerolabel.stages.parts import arrays_of, resume, train_in_parts, trained
 from zerolabel.store import Stage, Store
 from zerolabel.training.concepts import ConceptTrainer, ConceptTraining, batches
 from zerolabel.types import Sample
@@ -52,12 +52,12 @@ def train(
     """
     samples = [sample for shard in shards for sample in shard]
     name = cache.key("concepts", samples, config, training, *facts)
-    done = store.stage(
-        name, lambda: _work(name, config, training, read, len(shards), device, store)
+    return trained(
+        name,
+        lambda: _work(name, config, training, read, len(shards), device, store),
+        steps=training.steps,
+        store=store,
     )
-    forget(name, steps=training.steps, store=store)
-    arrays = {key: torch.from_numpy(value) for key, value in done.arrays.items()}
-    return arrays, {int(step): loss for step, loss in done.info["losses"].items()}
 
 
 def _work(

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from zerolabel.backbones import cache, student
 from zerolabel.backbones.clip import ClipBackbone
-from zerolabel.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from zerolabel.backbones.weights import digest
 from zerolabel.data.folder import file_digest
 from zerolabel.data.transforms import to_tensor
@@ -28,7 +27,7 @@ from zerolabel.networks.distilled import Distilled
 from zerolabel.networks.resnet import ARCHITECTURES, ResNetConfig
 from zerolabel.ops.resize import resize
 from zerolabel.stages.dense import Look, Seen, whole
-from zerolabel.stages.parts import arrays_of, forget, train_in_parts
+from zerolabel.stages.parts import arrays_of, train_in_parts, trained
 from zerolabel.stages.views import Library
 from zerolabel.store import Stage, Store
 from zerolabel.training.distil import Distillation, DistilTrainer
@@ -133,16 +132,13 @@ def train(
         def learn() -> float:
             page = library.page(trainer.step)
             dense = page.dense.to(backbone.device)
-            images = normalise(library.pixels(page).to(backbone.device))
+            images = student.normalise(library.pixels(page).to(backbone.device))
             return trainer.learn(images, dense, label(dense, positions), positions)
 
         losses = train_in_parts(name, trainer, learn, steps=training.iterations, store=store)
         return Stage(arrays_of(trainer.weights()), {"losses": losses})
 
-    done = store.stage(name, work)
-    forget(name, steps=training.iterations, store=store)
-    arrays = {key: torch.from_numpy(value) for key, value in done.arrays.items()}
-    return arrays, {int(step): loss for step, loss in done.info["losses"].items()}
+    return trained(name, work, steps=training.iterations, store=store)
 
 
 def rebuild(
@@ -178,15 +174,6 @@ def photos(
         size = whole((image.shape[0], image.shape[1]), look, patch=backbone.stride)
         small = resize(to_tensor(image)[None], size, mode="bilinear").to(backbone.device)
         with torch.no_grad():
-            found = net.student(normalise(small)).float().permute(0, 2, 3, 1)
+            found = net.student(student.normalise(small)).float().permute(0, 2, 3, 1)
         seen.append(Seen(sample, found[0].cpu()))
     return seen, failures
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Bring uint8 RGB images (B, 3, H, W) to what residual networks of ImageNet were trained on."""
-    mean, std = (
-        torch.tensor(colour, device=images.device)[:, None, None]
-        for colour in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return images.float().div_(255).sub_(mean).div_(std)

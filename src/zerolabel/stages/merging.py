@@ -33,10 +33,14 @@ def merged(scores: Tensor, image: Tensor, *, level: float) -> tuple[Tensor, Tens
     """
     tree = tree_of(scores, image)
     parts = torch.from_numpy(segment_at(tree, level)).long()
-    flat, owners = scores.flatten(1), parts.flatten()
-    sums = torch.zeros(len(flat), int(owners.max()) + 1).index_add_(1, owners, flat)
-    means = sums / torch.bincount(owners).float()
-    return means[:, owners].reshape(scores.shape), parts
+    return means(scores, parts)[:, parts], parts
+
+
+def means(values: Tensor, parts: Tensor) -> Tensor:
+    """Mean of values (D, H, W) over each piece of int64 (H, W), all with a pixel: (D, R)."""
+    owners, rows = parts.flatten(), values.flatten(1)
+    sums = torch.zeros(len(rows), int(owners.max()) + 1).index_add_(1, owners, rows)
+    return sums / torch.bincount(owners)
 
 
 def tree_of(scores: Tensor, image: Tensor) -> MergeTree:

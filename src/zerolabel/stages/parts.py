@@ -73,6 +73,31 @@ def train_in_parts(
     return losses
 
 
+def trained(
+    name: str, work: Callable[[], Stage], *, steps: int, store: Store
+) -> tuple[dict[str, Tensor], dict[int, float]]:
+    """Run a training as a stage, or take up its result, and drop its parts.
+
+    Args:
+        name: of the stage, the one that `train_in_parts` was given.
+        work: trains; what it returns has weights as arrays and "losses", from step to loss.
+        steps: length of the training.
+        store: keeps the result.
+
+    Returns:
+        Weights by name, and from step to loss.
+    """
+    done = store.stage(name, work)
+    forget(name, steps=steps, store=store)
+    return weights_and_losses(done)
+
+
+def weights_and_losses(done: Stage) -> tuple[dict[str, Tensor], dict[int, float]]:
+    """What a training kept: weights by name, and from step to loss."""
+    weights = {key: torch.from_numpy(value) for key, value in done.arrays.items()}
+    return weights, {int(step): loss for step, loss in done.info["losses"].items()}
+
+
 def forget(name: str, *, steps: int, store: Store) -> None:
     """Drop the parts of a training whose result is kept."""
     for end in _ends(steps):

@@ -5,7 +5,7 @@ Shapes: `B` images, `C` bands, `H W` pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from zerolabel.backbones import cache
 from zerolabel.data.bands import bands_of, common_bands
 from zerolabel.errors import DataError, ImageError
+from zerolabel.ops.draws import generator
+from zerolabel.ops.resize import nearest
 from zerolabel.store import Stage, Store
 from zerolabel.types import Sample
 
@@ -41,6 +43,15 @@ class Scale:
     def bands(self) -> int:
         """C."""
         return len(self.low)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What a model keeps of it."""
+        return {"low": torch.tensor(self.low), "high": torch.tensor(self.high)}
+
+
+def kept_scale(arrays: Mapping[str, Tensor]) -> Scale:
+    """The scale that a model kept."""
+    return Scale(tuple(arrays["low"].tolist()), tuple(arrays["high"].tolist()))
 
 
 Pair = tuple[Tensor, Tensor]  # an image and its label
@@ -189,8 +200,7 @@ class Album:
 
     def _generator(self, number: int, *, kind: int) -> torch.Generator:
         """Random numbers for one thing alone."""
-        words = np.random.SeedSequence([self._seed, kind, number]).generate_state(2)
-        return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+        return generator(self._seed, kind, number)
 
 
 def _label(sample: Sample, size: tuple[int, int]) -> Tensor:
@@ -198,8 +208,5 @@ def _label(sample: Sample, size: tuple[int, int]) -> Tensor:
     if sample.load_label is None:
         return torch.empty(0, dtype=torch.int64)
     label = sample.load_label()
-    rows, columns = (
-        (2 * np.arange(wanted) + 1) * length // (2 * wanted)
-        for wanted, length in zip(size, label.shape, strict=True)
-    )
+    rows, columns = map(nearest, label.shape, size)
     return torch.from_numpy(label[rows[:, None], columns].astype(np.int64))

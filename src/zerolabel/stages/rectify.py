@@ -19,7 +19,7 @@ from zerolabel.backbones.clip import ClipBackbone
 from zerolabel.backbones.weights import digest
 from zerolabel.errors import unknown_name
 from zerolabel.networks.bias import BiasConfig, Rectifier, prompt_length, rectifier, word_tokens
-from zerolabel.stages.parts import arrays_of, forget, train_in_parts
+from zerolabel.stages.parts import arrays_of, train_in_parts, trained
 from zerolabel.stages.views import Library
 from zerolabel.store import Stage, Store, below
 from zerolabel.training.rectify import RectifyTrainer, RectifyTraining
@@ -174,10 +174,7 @@ def train(
             kept |= {TOWER + key: value for key, value in trainer.tower.state_dict().items()}
         return Stage(arrays_of(kept), {"losses": losses})
 
-    done = store.stage(name, work)
-    forget(name, steps=training.iterations, store=store)
-    arrays = {key: torch.from_numpy(value) for key, value in done.arrays.items()}
-    return arrays, {int(step): loss for step, loss in done.info["losses"].items()}
+    return trained(name, work, steps=training.iterations, store=store)
 
 
 def rebuild(backbone: ClipBackbone, options: Bias, arrays: Mapping[str, Tensor]) -> Rectifier:

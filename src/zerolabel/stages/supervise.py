@@ -17,7 +17,7 @@ from zerolabel.data.census import Census, census
 from zerolabel.errors import DataError, UsageError
 from zerolabel.networks.mask_transformer import LinearConfig, MaskTransformerConfig, decoder
 from zerolabel.networks.vit import ViT
-from zerolabel.stages.parts import arrays_of, forget, train_in_parts
+from zerolabel.stages.parts import arrays_of, forget, train_in_parts, weights_and_losses
 from zerolabel.store import Stage, Store
 from zerolabel.training.lessons import Lessons, Pages
 from zerolabel.training.supervised import SupervisedTrainer, SupervisedTraining
@@ -126,8 +126,7 @@ def train(
     done = store.stage(name, work)
     forget(name, steps=training.iterations, store=store)
     return Learned(
-        {key: torch.from_numpy(value) for key, value in done.arrays.items()},
-        {int(step): loss for step, loss in done.info["losses"].items()},
+        *weights_and_losses(done),
         {int(step): loss for step, loss in done.info["held"].items()},
         dict(done.info["failures"]),
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from zerolabel.backbones import cache
 from zerolabel.backbones.clip import ClipBackbone
 from zerolabel.errors import DataError, ImageError
+from zerolabel.ops.draws import generator
 from zerolabel.store import Stage, Store
 from zerolabel.training.distort import photometric
 from zerolabel.training.scenes import SceneConfig, scene
@@ -138,18 +139,17 @@ class Library:
     def _cut(self, row: int, view: int) -> Tensor:
         """Cut a square of a photo: uint8 (3, crop, crop)."""
         image = self.samples[row].load()
-        generator = self._generator(view * len(self.samples) + row, kind=2)
+        drawn = self._generator(view * len(self.samples) + row, kind=2)
         nothing = np.zeros(image.shape[:2], np.uint8)  # no label says where to cut
-        square, _ = scene(image, nothing, self._scene, generator=generator)
+        square, _ = scene(image, nothing, self._scene, generator=drawn)
         if self.views.distort:
-            square = photometric(square[None].float(), generator=generator)[0]
+            square = photometric(square[None].float(), generator=drawn)[0]
             square = square.round().clamp(0, 255).byte()
         return square
 
     def _generator(self, number: int, *, kind: int) -> torch.Generator:
         """Random numbers for one thing alone."""
-        words = np.random.SeedSequence([self.views.seed, kind, number]).generate_state(2)
-        return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+        return generator(self.views.seed, kind, number)
 
 
 def readable(samples: Sequence[Sample], *, store: Store) -> list[Sample]:

@@ -7,14 +7,14 @@ Source: Xia and Kulis, "W-Net: a deep model for fully unsupervised image segment
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from zerolabel.backbones import cache
 from zerolabel.networks.unet import UNet, UNetConfig, WNet, random_unet, random_wnet
-from zerolabel.stages.parts import arrays_of, forget, train_in_parts
+from zerolabel.stages.parts import arrays_of, train_in_parts, trained
 from zerolabel.stages.pictures import Album, Scale
 from zerolabel.store import Stage, Store
 from zerolabel.training.unet import UnetTrainer, UnetTraining
@@ -56,14 +56,20 @@ def train(
     """
     name = cache.key("wnet", samples, config, training, scale, size, flip)
 
-    album = Album(samples, scale, size=size, batch=training.batch, flip=flip, seed=training.seed)
-    trainer = WnetTrainer(random_wnet(config, seed=training.seed), training, device)
+    def work() -> Stage:
+        album = Album(
+            samples, scale, size=size, batch=training.batch, flip=flip, seed=training.seed
+        )
+        trainer = WnetTrainer(random_wnet(config, seed=training.seed), training, device)
 
-    def learn() -> float:
-        loss = trainer.learn(album.page(trainer.step))
-        return trainer.losses.get("ncut", loss)
+        def learn() -> float:
+            loss = trainer.learn(album.page(trainer.step))
+            return trainer.losses.get("ncut", loss)
 
-    return _trained(name, trainer, learn, steps=training.iterations, store=store)
+        losses = train_in_parts(name, trainer, learn, steps=training.iterations, store=store)
+        return Stage(arrays_of(trainer.weights()), {"losses": losses})
+
+    return trained(name, work, steps=training.iterations, store=store)
 
 
 def train_on_labels(
@@ -79,33 +85,20 @@ def train_on_labels(
 ) -> tuple[dict[str, Tensor], dict[int, float]]:
     """Train a U-Net on labels, or take up what was trained before; arguments as in `train`."""
     name = cache.key("unet", samples, config, training, scale, size, flip)
-    album = Album(samples, scale, size=size, batch=training.batch, flip=flip, seed=training.seed)
-    trainer = UnetTrainer(random_unet(config, seed=training.seed), training, device)
-
-    def learn() -> float:
-        return trainer.learn(*album.labelled(trainer.step))
-
-    return _trained(name, trainer, learn, steps=training.iterations, store=store)
-
-
-def _trained(
-    name: str,
-    trainer: WnetTrainer | UnetTrainer,
-    learn: Callable[[], float],
-    *,
-    steps: int,
-    store: Store,
-) -> tuple[dict[str, Tensor], dict[int, float]]:
-    """Train in parts, and keep the result as a stage."""
 
     def work() -> Stage:
-        losses = train_in_parts(name, trainer, learn, steps=steps, store=store)
+        album = Album(
+            samples, scale, size=size, batch=training.batch, flip=flip, seed=training.seed
+        )
+        trainer = UnetTrainer(random_unet(config, seed=training.seed), training, device)
+
+        def learn() -> float:
+            return trainer.learn(*album.labelled(trainer.step))
+
+        losses = train_in_parts(name, trainer, learn, steps=training.iterations, store=store)
         return Stage(arrays_of(trainer.weights()), {"losses": losses})
 
-    done = store.stage(name, work)
-    forget(name, steps=steps, store=store)
-    arrays = {key: torch.from_numpy(value) for key, value in done.arrays.items()}
-    return arrays, {int(step): loss for step, loss in done.info["losses"].items()}
+    return trained(name, work, steps=training.iterations, store=store)
 
 
 @torch.no_grad()

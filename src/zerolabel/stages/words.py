@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zerolabel.backbones import cache
-from zerolabel.data.words import Words
+from zerolabel.data.words import Words, parse_words, words_of
 from zerolabel.errors import UsageError
 from zerolabel.store import Stage, Store
 
@@ -76,6 +76,30 @@ def queries(
         name = cache.key("words", [], backbone.digest, word, tuple(templates))
         found[word] = torch.from_numpy(store.stage(name, work).arrays["query"])
     return torch.stack([found[word] for word in words])
+
+
+def chosen(classes: str, known: Sequence[str], *, purpose: str) -> Words:
+    """List the words: those that the user names, or else the classes of the data set.
+
+    Args:
+        classes: what the user gave, see `data.words.parse_words`; may be empty.
+        known: classes of the data set, index = id; may be empty.
+        purpose: who needs them and why, the beginning of the message.
+
+    Returns:
+        The words.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if classes:
+        return parse_words(classes)
+    if known:
+        return words_of(known)
+    raise UsageError(
+        f'{purpose}: give them with --classes "cat, dog, grass, sky", or a file with one per line, '
+        "or the name of a label space."
+    )
 
 
 def foreground(words: Words) -> Words:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zerolabel.errors import DataError, ImageError, UsageError
+from zerolabel.ops.draws import generator
 from zerolabel.training.distort import photometric
 from zerolabel.training.scenes import SceneConfig, scene
 from zerolabel.training.supervised import SupervisedTraining
@@ -135,5 +136,4 @@ class Pages:
 
     def _generator(self, number: int, *, kind: int) -> torch.Generator:
         """Random numbers for one thing alone."""
-        words = np.random.SeedSequence([self._training.seed, kind, number]).generate_state(2)
-        return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+        return generator(self._training.seed, kind, number)

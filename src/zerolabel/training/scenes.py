@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from zerolabel.data.transforms import to_tensor
 from zerolabel.errors import DataError, UsageError
-from zerolabel.ops.resize import resize
+from zerolabel.ops.resize import nearest, resize
 from zerolabel.types import IGNORE, Image, LabelMap
 
 GREY = (124, 116, 104)  # ImageNet's mean colour, which normalisation turns to about 0
@@ -126,17 +125,12 @@ def _crop(
     spare = [max(0, length - config.crop) for length in size]
     for _ in range(1 + REDRAWS):
         top, left = (int(torch.randint(n + 1, (), generator=generator)) for n in spare)
-        rows = _nearest(label.shape[0], size[0])[top : top + config.crop]
-        columns = _nearest(label.shape[1], size[1])[left : left + config.crop]
+        rows = nearest(label.shape[0], size[0])[top : top + config.crop]
+        columns = nearest(label.shape[1], size[1])[left : left + config.crop]
         part: LabelMap = label[rows].take(columns, axis=1)
         if not any(spare) or _varied(part, config.single):
             break
     return (top, left), part
-
-
-def _nearest(length: int, size: int) -> NDArray[np.int64]:
-    """Return which of `length` pixels lies at the centre of each of `size`, exactly."""
-    return (2 * np.arange(size, dtype=np.int64) + 1) * length // (2 * size)
 
 
 def _varied(label: LabelMap, single: float) -> bool:

@@ -28,7 +28,7 @@ from zerolabel.jobs.run.settings import build
 from zerolabel.jobs.scoring.bias import bias
 from zerolabel.jobs.scoring.judges import job_of
 from zerolabel.jobs.segment import segment
-from zerolabel.methods import find
+from zerolabel.methods import auto_backbone, find
 from zerolabel.methods.base import configure
 from zerolabel.store import Progress, Store, prefixed, read_json, write_json
 
@@ -110,7 +110,8 @@ def check(experiment: Experiment, *, weights: str | None, device: str) -> None:
         _check_train(cell, fitted=bool(cell.method) and cell.method not in experiment.makers)
         if not cell.method or cell.method in experiment.makers:
             continue
-        kind, name = find(cell.method), _backbone(cell, weights)
+        kind = find(cell.method)
+        name = auto_backbone(cell.method, cell.backbone, weights=weights)
         if name not in loaded:
             loaded[name] = _load(name, weights, device)
         backbone = loaded[name]
@@ -126,12 +127,6 @@ def _check_train(cell: Cell, *, fitted: bool) -> None:
             f"{cell.method or cell.protocol} is not fitted, and the split {cell.train} was given "
             "to fit on. Leave it out."
         )
-
-
-def _backbone(cell: Cell, weights: str | None) -> str:
-    """What the backbone of a method is called; "auto" is the method's own, as in `jobs.fit`."""
-    auto = cell.backbone == backbones.AUTO and weights is None
-    return find(cell.method).auto_backbone if auto else cell.backbone
 
 
 def _load(name: str, weights: str | None, device: str) -> Backbone | None:
