@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -141,6 +143,27 @@ def test_two_halves_cost_little():
 def test_gradient():
     images, p = photo(2, 2, 5, 8), shares(2, 3, 5, 8)
     assert gradcheck(lambda q: ours(q, images, radius=3), (p,))
+
+
+def as_one(probabilities, images, **options):
+    """Images that are pooled are one graph in which no pair joins two of them."""
+    pairs = torch.block_diag(*(plain.pair_weights(x, **options) for x in images))
+    return plain.soft_ncut(probabilities.transpose(0, 1), pairs).expand(len(images))
+
+
+@pytest.mark.parametrize("options", SETTINGS)
+def test_pooled_images_are_one_graph(options):
+    images, p = photo(3, 2, 6, 7), shares(3, 4, 6, 7)
+    found = both(partial(soft_ncut, pooled=True), p, weights(images, Affinity(**options)))
+    torch.testing.assert_close(found, both(as_one, p, images, **options), rtol=1e-10, atol=1e-12)
+
+
+def test_a_class_of_one_image_alone_costs_nothing_if_images_are_pooled():
+    pairs = weights(photo(2, 3, 8, 9), Affinity())
+    p = torch.zeros(2, 2, 8, 9, dtype=torch.float64)
+    p[0, 0] = p[1, 1] = 1
+    assert soft_ncut(p, pairs).tolist() == pytest.approx([1, 1])
+    assert soft_ncut(p, pairs, pooled=True).tolist() == pytest.approx([0, 0])
 
 
 def test_a_class_that_is_nowhere():

@@ -215,6 +215,15 @@ def test_rates_fall():
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005])
 
 
+def test_rates_fall_along_a_cosine():
+    made = trainer(lr=0.4, schedule="cosine", iterations=5, drop_every=1)
+    rates = []
+    for _ in range(5):
+        rates.append(made.lr())
+        made.learn(photos(2, side=8))
+    assert rates == pytest.approx([0.4, 0.2 + 0.02**0.5, 0.2, 0.2 - 0.02**0.5, 0])
+
+
 # --- going on ------------------------------------------------------------------------------------
 
 

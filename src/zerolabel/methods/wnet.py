@@ -75,6 +75,7 @@ class Wnet(Method):
             samples,
             found,
             size=c.size,
+            crop=c.squares,
             flip=c.flip,
             device=self.backbone.device,
             store=store,

@@ -118,7 +118,7 @@ def weights(images: Tensor, affinity: Affinity) -> Weights:
     return Weights(offsets, maps, degree)
 
 
-def soft_ncut(probabilities: Tensor, weights: Weights) -> Tensor:
+def soft_ncut(probabilities: Tensor, weights: Weights, *, pooled: bool = False) -> Tensor:
     """Compute the soft normalised cut, K - sum_k assoc(A_k, A_k) / assoc(A_k, V).
 
     assoc(A_k, A_k) is the sum over pixels u and v of p_k(u) w(u, v) p_k(v), and assoc(A_k, V) that
@@ -129,9 +129,12 @@ def soft_ncut(probabilities: Tensor, weights: Weights) -> Tensor:
     Args:
         probabilities: float (B, K, H, W), 0..1; their sum over classes need not be 1.
         weights: of the same images.
+        pooled: whether both sums run over all images of the batch, which then are one graph: a
+            class need not be in every image.
 
     Returns:
-        float32 or, from float64, float64 (B,), 0..K. It can be differentiated once.
+        float32 or, from float64, float64 (B,), 0..K. Pooled, one value B times: its mean is the
+        loss of the batch. It can be differentiated once.
 
     Raises:
         UsageError: shapes that do not fit together.
@@ -143,7 +146,9 @@ def soft_ncut(probabilities: Tensor, weights: Weights) -> Tensor:
     if not probabilities.is_floating_point():
         raise UsageError(f"Expected floating probabilities, found {probabilities.dtype}.")
     slope = probabilities.requires_grad and torch.is_grad_enabled()
-    cut: Tensor = _SoftCut.apply(probabilities, weights, slope)  # type: ignore[no-untyped-call]
+    cut: Tensor = _SoftCut.apply(  # type: ignore[no-untyped-call]
+        probabilities, weights, pooled, slope
+    )
     return cut
 
 
@@ -151,7 +156,9 @@ class _SoftCut(torch.autograd.Function):
     """Value and gradient from one product; backward only scales."""
 
     @staticmethod
-    def forward(ctx: Any, probabilities: Tensor, weights: Weights, slope: bool) -> Tensor:
+    def forward(
+        ctx: Any, probabilities: Tensor, weights: Weights, pooled: bool, slope: bool
+    ) -> Tensor:
         p = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32)).contiguous()
         maps, degree = weights.maps.to(p), weights.degree.to(p)[:, None]  # (B, 1, H, W)
         product = torch.empty_like(p)  # Y = W P
@@ -162,20 +169,24 @@ class _SoftCut(torch.autograd.Function):
             _multiply(y, q, weights.offsets, maps[images], rows)
             inside[images, classes] += (q[:, :, rows] * y).sum((2, 3))
             total[images, classes] += (q[:, :, rows] * degree[images, :, rows]).sum((2, 3))
-        ratio, scale = _ratios(inside, total)
+        if pooled:
+            inside, total = inside.sum(0, keepdim=True), total.sum(0, keepdim=True)
+        ratio, scale = _ratios(inside, total)  # (B, K), or (1, K) of pooled images
         if slope:  # -(2 y_k D_k - N_k d) / D_k^2, in place of Y
             product.mul_(-2 * scale[:, :, None, None])
-            for image, d, r in zip(product, degree, (ratio * scale)[:, :, None, None], strict=True):
+            share = (ratio * scale)[:, :, None, None].expand(len(p), -1, -1, -1)
+            for image, d, r in zip(product, degree, share, strict=True):
                 image.addcmul_(d, r)
             ctx.save_for_backward(product)
-        ctx.dtype = probabilities.dtype
-        return (1 - ratio).sum(1)
+        ctx.dtype, ctx.pooled = probabilities.dtype, pooled
+        return (1 - ratio).sum(1).expand(len(p))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (slopes,) = ctx.saved_tensors
-        return (upstream[:, None, None, None] * slopes).to(ctx.dtype), None, None
+        upstream = upstream.sum(0, keepdim=True) if ctx.pooled else upstream
+        return (upstream[:, None, None, None] * slopes).to(ctx.dtype), None, None, None
 
 
 def hard_ncut(labels: Tensor, weights: Weights, *, K: int) -> Tensor:

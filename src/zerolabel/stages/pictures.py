@@ -136,11 +136,24 @@ class Album:
         batch: int,
         flip: bool,
         seed: int,
+        crop: int = 0,
     ) -> None:
+        """Make a list of what there is; nothing is read yet.
+
+        Args:
+            samples: from what.
+            scale: of their values.
+            size: (H, W) in pixels to which they are squashed.
+            batch: images per step.
+            flip: mirror half of them.
+            seed: fixes every draw.
+            crop: side in pixels of squares that are cut at random places out of the squashed
+                images, or what fits of them; 0 takes whole images.
+        """
         self.epoch = max(1, len(samples) // batch)
         self.failures: dict[str, str] = {}
         self._samples, self._scale, self._size = samples, scale, size
-        self._batch, self._flip, self._seed = batch, flip, seed
+        self._batch, self._flip, self._seed, self._crop = batch, flip, seed, crop
         self._shelf: dict[str, Pair] = {}
         self._bytes = 0
         self._order: tuple[int, list[int]] = (-1, [])
@@ -177,9 +190,20 @@ class Album:
             pair = self._read(self._samples[self._order[1][(place + i) % n]])
             if pair is not None:
                 mirrored = torch.rand((), generator=self._generator(number, kind=1)) < 0.5
+                square = self._square(number)
                 image, label = (x.flip(-1) if self._flip and mirrored else x for x in pair)
-                return image, label
+                return image[square], label[square[1:]] if len(label) else label
         raise DataError("None of the images could be read; failures.json lists the reasons.")
+
+    def _square(self, number: int) -> tuple[slice, slice, slice]:
+        """What is cut out of an image, as places in its bands, rows and columns."""
+        if not self._crop:
+            return slice(None), slice(None), slice(None)
+        generator, places = self._generator(number, kind=2), []
+        for side in self._size:
+            start = int(torch.randint(max(1, side - self._crop + 1), (), generator=generator))
+            places.append(slice(start, start + self._crop))
+        return slice(None), places[0], places[1]
 
     def _read(self, sample: Sample) -> Pair | None:
         """An image and its label, which is empty where there is none; None if unreadable."""

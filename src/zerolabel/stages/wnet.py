@@ -31,6 +31,7 @@ def train(
     scale: Scale,
     *,
     size: tuple[int, int],
+    crop: int,
     flip: bool,
     device: torch.device,
     store: Store,
@@ -43,6 +44,7 @@ def train(
         samples: from what.
         scale: of their values.
         size: (H, W) in pixels to which they are squashed.
+        crop: side in pixels of the squares of them that it learns from; 0 for whole images.
         flip: mirror half of them.
         device: where to compute.
         store: keeps the result, and every part what is needed to go on.
@@ -54,11 +56,17 @@ def train(
     Raises:
         DataError: no image can be read.
     """
-    name = cache.key("wnet", samples, config, training, scale, size, flip)
+    name = cache.key("wnet", samples, config, training, scale, size, crop, flip)
 
     def work() -> Stage:
         album = Album(
-            samples, scale, size=size, batch=training.batch, flip=flip, seed=training.seed
+            samples,
+            scale,
+            size=size,
+            batch=training.batch,
+            flip=flip,
+            seed=training.seed,
+            crop=crop,
         )
         trainer = WnetTrainer(random_wnet(config, seed=training.seed), training, device)
 

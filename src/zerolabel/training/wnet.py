@@ -24,6 +24,7 @@ from zerolabel.ops.ncut import Affinity, Weights, class_mean_ncut, soft_ncut, we
 from zerolabel.store import below
 from zerolabel.training import optimiser
 from zerolabel.training.optimiser import MOMENTUM
+from zerolabel.training.schedule import Cosine
 
 CHOICES = {
     "optimiser": ("sgd", "adam"),
@@ -31,6 +32,7 @@ CHOICES = {
     "ncut_scope": ("encoder", "all"),
     "ncut": ("pairwise", "class-mean"),
     "reduction": ("sum", "mean"),
+    "schedule": ("step", "cosine"),
 }
 WHITE = 255.0  # of images
 
@@ -44,6 +46,7 @@ class WnetTraining:
         batch: images per step.
         lr, decoder_lr: learning rates at the start, of the encoder and of the decoder.
         optimiser: "sgd" (momentum 0.9) or "adam".
+        schedule: of both rates: "step" (see `drop_every`), or "cosine" (half a cosine down to 0).
         drop_every: steps after which both rates are multiplied with `drop`; 0 for never.
         drop: see `drop_every`.
         update: "alternate" (the cut first, then the reconstruction, as published) or "joint" (both
@@ -57,7 +60,8 @@ class WnetTraining:
             of a channel).
         affinity: of pairs of pixels; "class-mean" takes its radius and its sigmas, that of values
             then for images of 0..1 (published are 4, 5 and 1, not the defaults).
-        pooled: sum numerators and denominators over the batch, for "class-mean".
+        pooled: both sums of a channel run over all images of the batch, so that an image need not
+            have every channel in it; else, as published, the cut is one of each image.
         ncut_weight, rec_weight: factors of the two losses; 0 leaves a loss out.
         reduction: "sum" adds squared errors over pixels and bands and takes the mean over images,
             "mean" is their mean over all. Adam takes either; SGD leaps away from a sum at any rate
@@ -70,6 +74,7 @@ class WnetTraining:
     lr: float = 0.003
     decoder_lr: float = 0.004
     optimiser: str = "adam"
+    schedule: str = "step"
     drop_every: int = 0
     drop: float = 0.1
     update: str = "alternate"
@@ -239,6 +244,8 @@ class WnetTrainer:
     def _share(self) -> float:
         """What is left of the learning rates in the next step."""
         c = self.config
+        if c.schedule == "cosine":
+            return Cosine(1.0, end=0.0).at(self.step, c.iterations)
         return c.drop ** (self.step // c.drop_every) if c.drop_every else 1.0
 
     def _make(self) -> dict[str, torch.optim.Optimizer]:
@@ -274,7 +281,7 @@ class _Cut:
                 pooled=c.pooled,
             ).mean()
         pairs = weights(self._images, c.affinity) if self._pairs is None else self._pairs
-        return soft_ncut(probabilities, pairs).mean()
+        return soft_ncut(probabilities, pairs, pooled=c.pooled).mean()
 
 
 def _optimiser(name: str, parts: Sequence[tuple[nn.Module, float]]) -> torch.optim.Optimizer:

@@ -31,7 +31,7 @@ FROM_ZERO = frozenset(
     + ["held", "drop_path", "dropout", "warmup"]
     + ["none", "denoise", "smooth", "views", "least", "epochs", "horizon"]
     + ["student_epochs", "student_batch", "mask", "feature", "text"]
-    + ["level", "drop_every", "ncut_weight", "rec_weight"]
+    + ["level", "drop_every", "ncut_weight", "rec_weight", "squares"]
 )
 GRAPH = 1 << 14  # most patches where a graph is built: it has their square in entries
 GRID = 1 << 18  # most patches elsewhere
