@@ -9,10 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "fit", "list_backbones", "list_methods", "load", "name", "segment"]
+__all__ = [
+    "evaluate",
+    "export",
+    "fit",
+    "list_backbones",
+    "list_methods",
+    "load",
+    "name",
+    "refine",
+    "segment",
+]
 
 if TYPE_CHECKING:
-    from zerolabel.api import evaluate, fit, list_backbones, list_methods, load, name, segment
+    from zerolabel.api import (
+        evaluate,
+        export,
+        fit,
+        list_backbones,
+        list_methods,
+        load,
+        name,
+        refine,
+        segment,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -9,27 +9,33 @@ from typing import Any, overload
 from zerolabel.backbones.registry import BACKBONES
 from zerolabel.data.words import words_of
 from zerolabel.jobs.evaluate import evaluate
+from zerolabel.jobs.export import Exported, export
 from zerolabel.jobs.fit import Options
 from zerolabel.jobs.fit import fit as fit_job
 from zerolabel.jobs.granularity import Levels, segment_levels
 from zerolabel.jobs.name import Named
 from zerolabel.jobs.name import name as name_job
+from zerolabel.jobs.refine import Refined, refine
 from zerolabel.jobs.run.finish import Run
 from zerolabel.jobs.run.model import Model, load
 from zerolabel.jobs.segment import segment as segment_job
 from zerolabel.methods import METHODS
 
 __all__ = [
+    "Exported",
     "Levels",
     "Model",
     "Named",
+    "Refined",
     "Run",
     "evaluate",
+    "export",
     "fit",
     "list_backbones",
     "list_methods",
     "load",
     "name",
+    "refine",
     "segment",
 ]
 
@@ -61,6 +67,7 @@ def segment(
     device: str = "auto",
     split: str | None = None,
     geometry: str = "full",
+    previews: tuple[int, int, int] = (0, 1, 2),
     overlays: bool = True,
     report: bool = True,
     progress: Progress | None = None,
@@ -83,6 +90,8 @@ def segment(
         split: of a data set in a known layout.
         geometry: size and crop at which a protocol looks at images, e.g. "picie-320"; masks have
             that size.
+        previews: numbers, from 0, of the bands that are red, green and blue where images with
+            bands are shown, and for methods that know no bands.
         overlays: whether to draw overlays.
         report: whether to write the report.
         progress: called with (work, items done, items in all).
@@ -94,7 +103,8 @@ def segment(
     Raises:
         ZerolabelError: anything that a user can mend; it says how.
     """
-    options = _options(method, k, preset, backbone, weights, device, split, geometry, settings)
+    view = {"geometry": geometry, "previews": previews}
+    options = _options(method, k, preset, backbone, weights, device, split, settings, **view)
     output: dict[str, Any] = {"overlays": overlays, "report": report, "progress": progress}
     if granularity is not None:
         return segment_levels(data, out, granularity, options=options, **output)
@@ -113,6 +123,7 @@ def fit(
     device: str = "auto",
     split: str | None = None,
     geometry: str = "full",
+    previews: tuple[int, int, int] = (0, 1, 2),
     progress: Progress | None = None,
     **settings: Any,
 ) -> Model:
@@ -130,6 +141,7 @@ def fit(
         device: "auto", "cpu", "cuda" or "mps".
         split: of a data set in a known layout.
         geometry: as in `segment`.
+        previews: as in `segment`.
         progress: called with (work, items done, items in all).
         **settings: fields of the method's Config.
 
@@ -140,7 +152,8 @@ def fit(
     Raises:
         ZerolabelError: anything that a user can mend; it says how.
     """
-    options = _options(method, k, preset, backbone, weights, device, split, geometry, settings)
+    view = {"geometry": geometry, "previews": previews}
+    options = _options(method, k, preset, backbone, weights, device, split, settings, **view)
     return fit_job(data, out, options=options, progress=progress)
 
 
@@ -231,8 +244,8 @@ def _options(
     weights: str | Path | None,
     device: str,
     split: str | None,
-    geometry: str,
     settings: dict[str, Any],
+    **view: Any,
 ) -> Options:
     return Options(
         method=method,
@@ -241,7 +254,7 @@ def _options(
         weights=None if weights is None else str(weights),
         device=device,
         split=split,
-        geometry=geometry,
+        **view,
         settings={"k": k, **{name: _words(value) for name, value in settings.items()}},
     )
 

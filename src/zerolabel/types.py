@@ -169,7 +169,8 @@ class Exhibit:
     Attributes:
         kind: "table" (data: columns, rows, and optionally the numbers of columns that are set
             right), "facts" (data: name -> value), "svg" (data: svg) or "images" (data: rows of
-            name and views, each with its label; legend of name and colour). A table or plot with
+            name and views, each with its label; legend of name and colour, and id where it is a
+            category of the run, as which a dict may stand in a table too). A table or plot with
             data "wide" gets the whole width of the page, and such a plot keeps its own size and
             scrolls; images with data "narrow" share it ("broad": the first of a row above the
             others, "tall": three beside each other). "slider" is like "images", but shows one view

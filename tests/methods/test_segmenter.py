@@ -122,7 +122,7 @@ def test_a_backbone_that_is_no_transformer_is_refused():
 
 
 def test_it_is_a_supervised_one():
-    assert {"segmenter", "unet"} == SUPERVISED
+    assert {"deeplab", "segmenter", "unet"} == SUPERVISED
 
 
 @pytest.mark.parametrize("encoder", ["tuned", "frozen"])

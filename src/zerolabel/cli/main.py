@@ -19,6 +19,8 @@ COMMANDS = {
     "evaluate": "zerolabel.cli.evaluate:evaluate",
     "compare": "zerolabel.cli.compare:compare",
     "name": "zerolabel.cli.name:name",
+    "refine": "zerolabel.cli.refine:refine",
+    "export": "zerolabel.cli.export:export",
     "models": "zerolabel.cli.models:models",
     "doctor": "zerolabel.cli.doctor:doctor",
     "demo": "zerolabel.cli.demo:demo",

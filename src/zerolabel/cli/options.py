@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zerolabel.cli.params import K, Size
+from zerolabel.cli.params import K, Numbers, Size
 from zerolabel.errors import UsageError
 from zerolabel.methods import METHODS
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zerolabel.jobs.fit import Options
     from zerolabel.jobs.run.finish import Run
 
+VIEW = ("geometry", "previews")  # through what images are looked at
 SHOWN = 5  # failures that are printed
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,11 +44,12 @@ FIT = (
         default="default",
         show_default=True,
         help="default, protocol (no photo-guided refinement), or the method's own; acseg: voc, "
-        "coco; datus: paper, paper-code; segmenter: official-ade20k, official-context, "
-        "official-cityscapes, seed; transfgu: coco27, coco27-curated, coco171, coco80, cityscapes, "
-        "voc, lip5, lip16, lip19; maskclip, maskclip+, reclip and reclip++: legacy_mmseg, voc, "
-        "context, ade20k, cityscapes, coco27; wnet: original, seed-mp4, seed-ade20k, "
-        "seed-ade20k-150, single-image.",
+        "coco; datus: paper, paper-code, suim8, suim6, suim5, coco27; deeplab: deeplabv3, "
+        "deeplabv3-16, deeplabv3-101; "
+        "segmenter: official-ade20k, official-context, official-cityscapes, seed; transfgu: "
+        "coco27, coco27-curated, coco171, coco80, cityscapes, voc, lip5, lip16, lip19; maskclip, "
+        "maskclip+, reclip and reclip++: legacy_mmseg, voc, context, ade20k, cityscapes, coco27; "
+        "wnet: original, seed-mp4, seed-ade20k, seed-ade20k-150, single-image.",
     ),
     click.option(
         "--backbone",
@@ -108,6 +110,12 @@ GEOMETRY = (
         help="Size and crop at which a protocol looks at images: full, picie-320, stego-320, "
         "transfgu or maskcontrast-512; masks have that size.",
     ),
+    click.option(
+        "--previews",
+        type=Numbers("3,2,1", least=0),
+        help="Numbers, from 0, of the bands that are red, green and blue where images with more of "
+        "them are shown, e.g. 3,2,1.",
+    ),
 )
 OUT = click.option(
     "--out",
@@ -160,9 +168,9 @@ def build_options(asked: dict[str, Any]) -> Options:
     settings |= parse_changes(asked.pop("changes"))
     names = ("method", "preset", "backbone", "weights", "device", "split")
     chosen = {name: asked.pop(name) for name in names}
-    geometry = asked.pop("geometry", Options.geometry)
+    view = {name: asked.pop(name, None) or getattr(Options, name) for name in VIEW}
     given = {name: value for name, value in asked.items() if value is not None}
-    return Options(**chosen, geometry=geometry, settings=settings | given)
+    return Options(**chosen, **view, settings=settings | given)
 
 
 @contextmanager

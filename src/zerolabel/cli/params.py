@@ -35,17 +35,17 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """Whole numbers from 1 on, separated by commas."""
+    """Whole numbers, separated by commas."""
 
     name = "N,N,..."
 
-    def __init__(self, example: str) -> None:
-        self.example = example
+    def __init__(self, example: str, *, least: int = 1) -> None:
+        self.example, self.least = example, least
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
         """Parse them; anything else is wrong usage."""
         parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() and int(part) for part in parts):
+        if not all(part.isdecimal() and int(part) >= self.least for part in parts):
             self.fail(
                 f"expected whole numbers such as {self.example}, found {value!r}.", param, ctx
             )

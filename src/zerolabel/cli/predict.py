@@ -22,10 +22,12 @@ def predict(
     report: bool,
     split: str | None,
     geometry: str,
+    previews: tuple[int, int, int] | None,
     weights: str | None,
     device: str,
 ) -> int:
     """Segment PHOTOS with the categories of MODEL, a folder that fit or segment wrote."""
+    from zerolabel.data.bands import PREVIEW
     from zerolabel.jobs.predict import predict as job
 
     with progress_bars() as progress:
@@ -35,6 +37,7 @@ def predict(
             out,
             split=split,
             geometry=geometry,
+            previews=previews or PREVIEW,
             weights=weights,
             device=device,
             overlays=overlays,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,19 +12,20 @@ from typing import Any
 import torch
 
 from zerolabel import backbones
+from zerolabel.data.bands import PREVIEW, Three
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.data.folder import find_images
 from zerolabel.data.geometry import FULL, GEOMETRIES, through
 from zerolabel.errors import DataError, ImageError, UsageError, unknown_name
 from zerolabel.jobs.run.claim import check_place, claim, previous_backbone
 from zerolabel.jobs.run.cost import account
-from zerolabel.jobs.run.model import LEARNED, Model
+from zerolabel.jobs.run.model import LEARNED, Model, restored
 from zerolabel.jobs.run.place import note_place
 from zerolabel.jobs.run.render import write_failures
 from zerolabel.jobs.run.settings import build
 from zerolabel.methods import auto_backbone
 from zerolabel.methods.base import BATCH, Method
-from zerolabel.store import Progress, Stage, Store, below, write_json
+from zerolabel.store import Progress, Stage, Store, write_json
 from zerolabel.types import Sample
 
 FEW = 5  # images below which the choice of k has nothing to stand on
@@ -42,6 +43,8 @@ class Options:
         device: "auto", "cpu", "cuda" or "mps".
         split: of a data set in a known layout, or None.
         geometry: a key of GEOMETRIES through which images are looked at; masks have its size.
+        previews: numbers, from 0, of the bands that stand for red, green and blue in pictures of
+            images with bands, and for methods that know no bands.
         settings: fields of the method's Config to change.
     """
 
@@ -52,11 +55,17 @@ class Options:
     device: str = "auto"
     split: str | None = None
     geometry: str = FULL
+    previews: Three = PREVIEW
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """Through what images are looked at: geometry and previews, as `open_samples` takes it."""
+        return {"geometry": self.geometry, "previews": self.previews}
 
 
 def open_samples(
-    data: str | Path, split: str | None, *, geometry: str = FULL
+    data: str | Path, split: str | None, *, geometry: str = FULL, previews: Three = PREVIEW
 ) -> tuple[Sequence[Sample], str]:
     """List the images of a folder, a file, or a data set in a known layout.
 
@@ -64,6 +73,7 @@ def open_samples(
         data: where they are.
         split: of a data set; a plain folder has none.
         geometry: a key of GEOMETRIES through which images are looked at.
+        previews: which bands of a plain folder's images are red, green and blue, from 0.
 
     Returns:
         The samples sorted by id, and what they are in words.
@@ -88,7 +98,7 @@ def open_samples(
             "Leave --split out."
         )
     words = "a folder" if path.is_dir() else "one file"
-    return through(find_images(path), view), words + seen
+    return through(find_images(path, previews=previews), view), words + seen
 
 
 def prepare(options: Options, out: str | Path) -> Method:
@@ -145,11 +155,11 @@ def fit(
     began = time.perf_counter()
     options = options or Options()
     check_place(data, out)
-    samples, _ = open_samples(data, options.split, geometry=options.geometry)
+    samples, _ = open_samples(data, options.split, **options.view)
     method = prepare(options, out)
     store = Store(out, shared=shared, report=progress)
     with store.lock():
-        model = fit_in(store, samples, method, geometry=options.geometry)
+        model = fit_in(store, samples, method, view=options.view)
         model.failures = _failures(method, samples, store)
         write_failures(Path(out), model.failures)
         model.save(out)
@@ -160,7 +170,13 @@ def fit(
 
 
 def fit_in(
-    store: Store, samples: Sequence[Sample], method: Method, *, geometry: str = FULL
+    store: Store,
+    samples: Sequence[Sample],
+    method: Method,
+    *,
+    view: Mapping[str, Any] | None = None,
+    more: Mapping[str, str] | None = None,
+    lessons: Callable[[], Sequence[Sample]] | None = None,
 ) -> Model:
     """Fit a method on samples, or take up what an earlier job on the same store has done.
 
@@ -168,7 +184,10 @@ def fit_in(
         store: keeps the stages; its lock must be held.
         samples: sorted by id.
         method: from `prepare`; fitted in place.
-        geometry: what the samples are looked at through; kept in `run.json`.
+        view: what the samples are looked at through, see `Options.view`; kept in `run.json`.
+        more: what else decides the result, in words.
+        lessons: returns what the method learns from, if it is not the samples as they are; called
+            when the directory is this job's, and only if the model is not there yet.
 
     Returns:
         The model.
@@ -185,12 +204,13 @@ def fit_in(
         "backbone": backbone.name,
         "weights": backbone.digest,
         **{f"weights of {name}": digest for name, digest in method.others().items()},
-        **note(geometry),
+        **note(**(view or {})),
+        **(more or {}),
     }
     claim(store, job, samples)
 
     def work() -> Stage:
-        method.fit(samples, store=store)
+        method.fit(samples if lessons is None else lessons(), store=store)
         learned = {LEARNED + name: value for name, value in backbone.state().items()}
         arrays = {name: value.numpy() for name, value in (method.arrays | learned).items()}
         info = {"curve": method.curve, "losses": method.losses, "notes": method.notes}
@@ -202,10 +222,7 @@ def fit_in(
         _explain(samples, store)
         raise
     tensors = {name: torch.from_numpy(value) for name, value in done.arrays.items()}
-    learned = below(tensors, LEARNED)
-    if learned:
-        backbone.restore(learned)
-    method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
+    method.arrays = restored(tensors, backbone)
     method.curve = {int(k): float(score) for k, score in done.info["curve"].items()}
     method.losses = {int(step): loss for step, loss in done.info["losses"].items()}
     method.class_names = tuple(done.info.get("class_names", ()))  # older runs know none
@@ -213,14 +230,15 @@ def fit_in(
     return Model(method)
 
 
-def note(geometry: str) -> dict[str, str]:
-    """What `run.json` says of a geometry: nothing where images are taken as they are."""
-    return {} if geometry == FULL else {"geometry": geometry}
+def note(*, geometry: str = FULL, previews: Three = PREVIEW) -> dict[str, Any]:
+    """What `run.json` says of a view: nothing where images are taken as they are."""
+    found: dict[str, Any] = {} if geometry == FULL else {"geometry": geometry}
+    return found if tuple(previews) == PREVIEW else {**found, "previews": list(previews)}
 
 
 def _guess(method: Method, images: int) -> list[str]:
     """Say so where the number of categories was chosen from too little."""
-    if images >= FEW or getattr(method.config, "k", None) != "auto":
+    if images >= FEW or method.class_names or getattr(method.config, "k", None) != "auto":
         return []
     few = "one image is" if images == 1 else f"{images} images are"
     return [f"k = {method.k} is a guess, because {few} too few to choose it from; --k sets it"]

@@ -89,7 +89,7 @@ def segment_levels(
     asked = _checked(granularity, options)
     for folder in (root, *(root / folder_of(level) for level in asked)):
         check_place(data, folder)
-    samples, words = open_samples(data, options.split, geometry=options.geometry)
+    samples, words = open_samples(data, options.split, **options.view)
     options = _settled(options, root)
     job = common(_method(asked, options, root), options)
     with Store(root).lock():

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from zerolabel.data.bands import PREVIEW, Three
 from zerolabel.data.geometry import FULL
 from zerolabel.jobs.fit import note, open_samples
 from zerolabel.jobs.run.claim import check_place, claim
@@ -23,6 +24,7 @@ def predict(
     *,
     split: str | None = None,
     geometry: str = FULL,
+    previews: Three = PREVIEW,
     weights: str | Path | None = None,
     device: str = "auto",
     overlays: bool = True,
@@ -38,6 +40,7 @@ def predict(
         out: the run directory, made if missing.
         split: of a data set, or None.
         geometry: a key of GEOMETRIES through which images are looked at; masks have its size.
+        previews: which bands of images with bands are red, green and blue, from 0.
         weights: the backbone's weights file, if they are not in the cache.
         device: where the backbone runs.
         overlays: whether to draw overlays.
@@ -53,14 +56,14 @@ def predict(
     """
     began = time.perf_counter()
     check_place(data, out)
-    samples, words = open_samples(data, split, geometry=geometry)
+    samples, words = open_samples(data, split, geometry=geometry, previews=previews)
     fitted = load(model, weights=weights, device=device)
     job = {
         "model": unnamed_digest(Path(model, "model.json")),  # it names the hash of the tensors
         "method": fitted.method.name,
         "config": dataclasses.asdict(fitted.method.config),
         "backbone": fitted.method.backbone.name,
-        **note(geometry),
+        **note(geometry=geometry, previews=previews),
     }
     store = Store(out, shared=shared, report=progress)
     with store.lock():

@@ -45,7 +45,7 @@ def segment(
     """
     options = options or Options()
     check_place(data, out)
-    samples, words = open_samples(data, options.split, geometry=options.geometry)
+    samples, words = open_samples(data, options.split, **options.view)
     return segment_samples(
         samples,
         out,
@@ -94,7 +94,7 @@ def segment_samples(
     method = prepare(options, out)
     store = Store(out, shared=shared, report=progress)
     with store.lock():
-        model = fit_in(store, samples, method, geometry=options.geometry)
+        model = fit_in(store, samples, method, view=options.view)
         return finish(
             model,
             samples,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 METHODS = {
     "acseg": "zerolabel.methods.acseg:Acseg",
     "datus": "zerolabel.methods.datus:Datus",
+    "deeplab": "zerolabel.methods.deeplab:Deeplab",
     "dino-attention": "zerolabel.methods.attention:DinoAttention",
     "kmeans": "zerolabel.methods.kmeans:KMeans",
     "maskclip": "zerolabel.methods.maskclip:MaskClip",
@@ -25,7 +26,7 @@ METHODS = {
     "unet": "zerolabel.methods.unet:Unet",
     "wnet": "zerolabel.methods.wnet:Wnet",
 }
-SUPERVISED = frozenset({"segmenter", "unet"})  # methods that are fitted on labels
+SUPERVISED = frozenset({"deeplab", "segmenter", "unet"})  # methods that are fitted on labels
 WORDED = frozenset({"maskclip", "maskclip+", "reclip", "reclip++"})  # that are told words
 
 

@@ -41,7 +41,7 @@ OWN: tuple[tuple[str, str, dict[str, Any]], ...] = (
     *(("camvid", "transfgu", rounds) for rounds in ROUNDS),
     *(("voc", "transfgu", {**QUIET, **rounds}) for rounds in ROUNDS),
 )
-LATER = ("unet", "wnet")  # not measured yet; the page says so
+LATER = ("deeplab", "unet", "wnet")  # not measured yet; the page says so
 TOLD = ("camvid", "train", "segmenter")  # what labels bring: data set, split to learn from, method
 POSITIONS = (0.0, 0.5, 1.0)
 ONE, COLOUR = "one category", "k-means on colour"

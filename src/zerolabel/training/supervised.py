@@ -1,10 +1,11 @@
-"""How Segmenter learns from labels: cross-entropy of every pixel, encoder and decoder together.
+"""How networks learn from labels, Segmenter above all: cross-entropy of every pixel.
 
 Shapes: `B` images, `H W` pixels, `h w` patch grid, `K` classes.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,34 +75,45 @@ class SupervisedTraining:
             )
 
 
-class SupervisedTrainer:
-    """An encoder, a decoder and their optimiser.
+class LabelTrainer(ABC):
+    """Networks that score classes, and their optimiser; which they are is said by who inherits.
 
     Attributes:
-        encoder: trained in place, unless it is frozen.
-        decoder: trained in place.
         config: the settings.
         step: steps done.
+        device: where the networks are.
         plateau: what the schedule "plateau" has seen.
     """
 
-    def __init__(self, encoder: ViT, decoder: nn.Module, config: SupervisedTraining) -> None:
-        self.encoder, self.decoder, self.config, self.step = encoder, decoder, config, 0
-        encoder.requires_grad_(config.tuned)
-        if config.tuned:
-            encoder.regularise(drop_path=config.drop_path, dropout=config.dropout)
-        learners = (encoder, decoder) if config.tuned else (decoder,)
+    def __init__(self, config: SupervisedTraining, *learners: nn.Module) -> None:
+        self.config, self.step = config, 0
         self.optimiser = optimiser.make(
             config.optimiser, *learners, lr=config.lr, decay=config.decay
         )
         self.plateau = Plateau()
-        self.device = next(decoder.parameters()).device
+        self.device = next(learners[-1].parameters()).device
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """What was learned so far, by names that none else in a state has."""
+
+    @abstractmethod
+    def _take(self, state: Mapping[str, Tensor]) -> None:
+        """Give the networks what `weights` returned; there may be more in it."""
+
+    @abstractmethod
+    def _train(self, *, on: bool) -> None:
+        """Set the networks to training mode, or to evaluation mode."""
+
+    @abstractmethod
+    def _logits(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Scores (B, K, h, w) of images on the device, and the pixels that the grid covers."""
 
     def learn(self, images: Tensor, labels: Tensor) -> float:
         """Do one step.
 
         Args:
-            images: as the encoder takes them, normalised, float32 (B, 3, H, W).
+            images: as the network takes them, normalised, float32 (B, 3, H, W).
             labels: uint8 or int64 (B, H, W), 0..K-1 or 255 for pixels that do not count.
 
         Returns:
@@ -140,6 +152,35 @@ class SupervisedTrainer:
         kept |= {"step": torch.tensor(self.step)}
         return self.weights() | kept | {"plateau": torch.tensor(seen, dtype=torch.float64)}
 
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where another trainer of the same settings stopped."""
+        self._take(state)
+        optimiser.restore(self.optimiser, below(state, "optimiser/"))
+        self.step = int(state["step"])
+        best, bad, scale = state["plateau"].tolist()
+        self.plateau = Plateau(best=best, bad=int(bad), scale=scale)
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+            logits, cover = self._logits(images.to(self.device))
+        return upsampled_cross_entropy(logits, labels.to(self.device), cover=cover)
+
+
+class SupervisedTrainer(LabelTrainer):
+    """An encoder, a decoder and their optimiser; see `LabelTrainer`.
+
+    Attributes:
+        encoder: trained in place, unless it is frozen.
+        decoder: trained in place.
+    """
+
+    def __init__(self, encoder: ViT, decoder: nn.Module, config: SupervisedTraining) -> None:
+        self.encoder, self.decoder = encoder, decoder
+        encoder.requires_grad_(config.tuned)
+        if config.tuned:
+            encoder.regularise(drop_path=config.drop_path, dropout=config.dropout)
+        super().__init__(config, *((encoder, decoder) if config.tuned else (decoder,)))
+
     def weights(self) -> dict[str, Tensor]:
         """What was learned, by the names of the original project: "encoder.*", "decoder.*"."""
         learned = {f"decoder.{k}": v for k, v in self.decoder.state_dict().items()}
@@ -147,28 +188,20 @@ class SupervisedTrainer:
             learned |= {f"encoder.{k}": v for k, v in self.encoder.state_dict().items()}
         return learned
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where another trainer of the same settings stopped."""
+    def _take(self, state: Mapping[str, Tensor]) -> None:
         self.decoder.load_state_dict(below(state, "decoder."))
         if self.config.tuned:
             self.encoder.load_state_dict(below(state, "encoder."))
-        optimiser.restore(self.optimiser, below(state, "optimiser/"))
-        self.step = int(state["step"])
-        best, bad, scale = state["plateau"].tolist()
-        self.plateau = Plateau(best=best, bad=int(bad), scale=scale)
 
     def _train(self, *, on: bool) -> None:
         self.encoder.train(on and self.config.tuned)
         self.decoder.train(on)
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        x = padded(images.to(self.device), self.encoder.config.patch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tuned):
-                _, tokens = self.encoder.forward_all(x)  # (B, h, w, D)
-            logits = self.decoder(tokens)  # (B, K, h, w)
-        cover = (x.shape[2], x.shape[3])
-        return upsampled_cross_entropy(logits, labels.to(self.device), cover=cover)
+    def _logits(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        x = padded(images, self.encoder.config.patch)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tuned):
+            _, tokens = self.encoder.forward_all(x)  # (B, h, w, D)
+        return self.decoder(tokens), (x.shape[2], x.shape[3])
 
 
 def padded(images: Tensor, patch: int) -> Tensor:

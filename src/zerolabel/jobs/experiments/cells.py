@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,9 @@ class Cell:
         protocol: a key of PROTOCOLS.
         probe: arguments of the protocol's job, where it judges the student that the method has
             taught, and not its masks; else None.
+        student: a key of STUDENTS that refines the masks of the method, see `jobs.refine`; its
+            masks are then those that are scored. None for none.
+        student_settings: fields of the Config of the student's method.
         quote: the published number to show beside it; decides nothing.
     """
 
@@ -73,11 +76,14 @@ class Cell:
     seed: int = 0
     protocol: str = "full"
     probe: Mapping[str, Any] | None = None
+    student: str | None = None
+    student_settings: Mapping[str, Any] = field(default_factory=dict)
     quote: Quote | None = None
 
     def facts(self, *without: str) -> dict[str, Any]:
-        """All that decides it, by name; a split to fit on and a probe only where there is one."""
-        none = (name for name in ("train", "probe") if getattr(self, name) is None)
+        """All that decides it, by name; what it may do without only where there is such a thing."""
+        none = [name for name in ("train", "probe", "student") if getattr(self, name) is None]
+        none += ["student_settings"] if self.student is None else []
         left = {"quote", *none, *without}
         return {k: v for k, v in asdict(self).items() if k not in left}
 
@@ -95,7 +101,12 @@ class Cell:
     @property
     def fit(self) -> str:
         """Name of the model; cells that differ only in what is predicted and scored share it."""
-        return _name(self.facts("split", "space", "protocol", "probe"))
+        return _name(self.unrefined.facts("split", "space", "protocol", "probe"))
+
+    @property
+    def unrefined(self) -> Cell:
+        """The cell without its student."""
+        return replace(self, student=None, student_settings={})
 
     @property
     def row(self) -> str:
@@ -146,6 +157,7 @@ def _name(facts: Mapping[str, Any]) -> str:
     text = json.dumps(facts, sort_keys=True)
     words = [str(facts[key]) for key in READABLE if facts.get(key)]
     words += [f"from-{facts['train']}"] if "train" in facts else []
+    words += [f"by-{facts['student']}"] if "student" in facts else []
     words += [f"{key}{value}" for key, value in facts["settings"].items()]
     words += [f"seed{facts['seed']}"] if "seed" in facts else []
     readable = re.sub(r"[^\w.]+", "-", "-".join(words))[:LONGEST]

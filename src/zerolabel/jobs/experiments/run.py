@@ -21,6 +21,7 @@ from zerolabel.errors import (
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.jobs.evaluate import evaluate
 from zerolabel.jobs.experiments.cells import Cell, Experiment, Maker, Outcome
+from zerolabel.jobs.experiments.students import check_student, refine_cell
 from zerolabel.jobs.experiments.table import PREFERENCES
 from zerolabel.jobs.fit import Options, fit
 from zerolabel.jobs.predict import predict
@@ -108,6 +109,7 @@ def check(experiment: Experiment, *, weights: str | None, device: str) -> None:
                 "given. Give a method for masks and regions, and none for what a backbone computes."
             )
         _check_train(cell, fitted=bool(cell.method) and cell.method not in experiment.makers)
+        check_student(cell)
         if not cell.method or cell.method in experiment.makers:
             continue
         kind = find(cell.method)
@@ -171,6 +173,33 @@ class _Job:
     def _masks(self, folder: Path, makers: Mapping[str, Maker]) -> dict[str, Any]:
         """Segment, unless another cell has, and score."""
         cell = self.cell
+        if cell.student is None:
+            self._segment(folder, makers)
+        else:
+            before = self.out / "runs" / cell.unrefined.run
+            self._segment(before, makers)
+            refine_cell(
+                cell,
+                before,
+                folder,
+                data=self.root,
+                shared=self.out / "features",
+                device=self.device,
+                progress=self.report,
+            )
+        given: dict[str, Any] = {"split": cell.split, "progress": self.report}
+        if PROTOCOLS[cell.protocol].judges == "regions":
+            return job_of(cell.protocol)([folder], self.root, **given)
+        given |= {"protocol": cell.protocol, "space": cell.space}
+        found = evaluate(folder, self.root, **given)
+        if self.preferences:
+            measured = bias(folder, self.root, **given)
+            found |= {name: measured[name] for name in self.preferences}
+        return found
+
+    def _segment(self, folder: Path, makers: Mapping[str, Maker]) -> None:
+        """Fill a run directory by the method alone."""
+        cell = self.cell
         if cell.method in makers:
             makers[cell.method](cell, self.root, folder)
         elif cell.train is None:
@@ -185,15 +214,6 @@ class _Job:
             )
         else:
             self._predict(folder)
-        given: dict[str, Any] = {"split": cell.split, "progress": self.report}
-        if PROTOCOLS[cell.protocol].judges == "regions":
-            return job_of(cell.protocol)([folder], self.root, **given)
-        given |= {"protocol": cell.protocol, "space": cell.space}
-        found = evaluate(folder, self.root, **given)
-        if self.preferences:
-            measured = bias(folder, self.root, **given)
-            found |= {name: measured[name] for name in self.preferences}
-        return found
 
     def _fit(self) -> Path:
         """Fit on one split, unless another cell has; returns the folder of the model."""

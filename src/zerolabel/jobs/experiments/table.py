@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zerolabel.evaluation.published import read_published
@@ -17,6 +17,7 @@ MEASURES = {  # as `evaluation/published.csv` calls them -> where an evaluation 
     "pixel_accuracy": "pixel_accuracy",
     "mean_accuracy": "mean_accuracy",
     "mf1": "mean_f1",
+    "valid_share": "segments.valid_share",
     "jaccard": "scores.jaccard",
     "top1": "scores",
     "covering": "covering.ods",
@@ -32,6 +33,7 @@ TITLES = {
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
     "mf1": "mF1",
+    "valid_share": "valid segments",
     "top1": "top-1",
     "pri": "PRI",
     "vi": "VI (bits)",
@@ -67,7 +69,8 @@ def rows_of(experiment: Experiment, outcome: Outcome) -> list[Row]:
     for cell, result in outcome.results:
         groups.setdefault(cell.row, []).append((cell, result))
     columns = list(dict.fromkeys(key for cell in experiment.cells for key in cell.settings))
-    return [_row(group, columns, bool(experiment.note)) for group in groups.values()]
+    rows = [_row(group, columns, bool(experiment.note)) for group in groups.values()]
+    return _with_students(rows, experiment.cells)
 
 
 def _row(
@@ -98,6 +101,19 @@ def _row(
     expected = cell.quote.images if cell.quote else None
     others = changed or expected not in (None, first["images"])
     return Row(cell, facts, scores, _published(cell, first.get("space", "")), others)
+
+
+def _with_students(rows: list[Row], cells: Sequence[Cell]) -> list[Row]:
+    """Say by whom masks were refined, where any were; other tables stay as they are."""
+    if all(cell.student is None for cell in cells):
+        return rows
+    names = list(dict.fromkeys(key for cell in cells for key in cell.student_settings))
+    found = []
+    for row in rows:
+        own = {f"student {key}": typed(row.cell.student_settings.get(key)) for key in names}
+        facts = {"data": row.facts["data"], "student": row.cell.student or "-", **own}
+        found.append(replace(row, facts=facts | row.facts))
+    return found
 
 
 def measures(result: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -7,12 +7,11 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from zerolabel.data.geometry import FULL
 from zerolabel.errors import StoreError, UsageError
 from zerolabel.jobs.fit import open_samples
 from zerolabel.jobs.run.photos import open_photos
 from zerolabel.jobs.run.place import read_place
-from zerolabel.jobs.scoring.facts import read_facts
+from zerolabel.jobs.scoring.facts import read_view
 from zerolabel.store import read_json
 from zerolabel.types import Sample
 
@@ -20,7 +19,7 @@ NEAR = 3  # names in a message
 
 
 def find_image(run: Path, image: str, *, data: str | Path | None, split: str | None) -> Sample:
-    """Find an image, and look at it through the geometry of a run.
+    """Find an image, and look at it as a run did.
 
     Args:
         run: a run directory.
@@ -38,8 +37,7 @@ def find_image(run: Path, image: str, *, data: str | Path | None, split: str | N
     if data is None and os.path.isdir(image):
         raise UsageError(f"{image} is a folder. Give one photo.")
     if data is None and os.path.exists(image):
-        geometry = (read_facts(run) or {}).get("geometry", FULL)
-        [sample] = open_samples(image, split, geometry=geometry)[0]
+        [sample] = open_samples(image, split, **read_view(run))[0]
         return sample
     known = _listed(run)
     if data is None and known and image not in known:

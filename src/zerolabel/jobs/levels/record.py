@@ -41,7 +41,7 @@ def common(method: Method, options: Options) -> dict[str, Any]:
         "config": config,
         "backbone": method.backbone.name,
         "weights": method.backbone.digest,
-        **note(options.geometry),
+        **note(**options.view),
     }
     found: dict[str, Any] = json.loads(json.dumps(job))
     return found

@@ -60,7 +60,7 @@ def _check(run: Path) -> None:
     if made.get("status", "done") != "done":
         raise StoreError(
             f"The run {run} is not finished. Run the command that began it again, it goes on; then "
-            "name it."
+            "come back."
         )
 
 

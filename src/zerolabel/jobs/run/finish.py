@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from zerolabel.errors import DataError, ZerolabelError
 from zerolabel.jobs.run.cost import account, in_words
@@ -16,7 +17,7 @@ from zerolabel.outputs.masks import read_mask
 from zerolabel.outputs.report import ReportImage, Tile, write_report
 from zerolabel.outputs.sheets import region_tile
 from zerolabel.store import Store, write_json
-from zerolabel.types import Category, Image, Sample
+from zerolabel.types import Category, Exhibit, Image, Sample
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,19 @@ class Run:
     report: Path | None
 
 
+@dataclass(frozen=True)
+class Addition:
+    """What one kind of job says of its run beside what all of them do.
+
+    Attributes:
+        facts: entries of `run.json`.
+        exhibits: the first ones of the report.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    exhibits: Sequence[Exhibit] = ()
+
+
 def finish(
     model: Model,
     samples: Sequence[Sample],
@@ -52,6 +66,7 @@ def finish(
     began: float,
     overlays: bool,
     report: bool,
+    add: Callable[[Rendered], Addition] | None = None,
 ) -> Run:
     """Write everything that leaves a run: masks, overlays, lists, model, report, `run.json`.
 
@@ -66,6 +81,7 @@ def finish(
         began: `time.perf_counter()` at the start of the job.
         overlays: whether to draw overlays.
         report: whether to write the report.
+        add: called when all masks are written.
 
     Returns:
         The run.
@@ -83,21 +99,24 @@ def finish(
     model.categories = keep_names(root, summarise(model, rendered))
     write_categories(root, model.categories)
     model.save(root)
+    more = Addition() if add is None else add(rendered)
     page = None
     if report:
         run = account(store, model, images=images, failed=len(failures), began=began)
-        page = _report(model, samples, rendered, store, in_words(run, model, words=words))
+        told = in_words(run, model, words=words)
+        shown = [*more.exhibits, *exhibits(model, samples, rendered, store=store)]
+        page = _report(model, rendered, store, told, shown)
     run = account(store, model, images=images, failed=len(failures), began=began)
-    write_json(root / "run.json", run | {"data": words, **place})
+    write_json(root / "run.json", run | {"data": words, **place, **more.facts})
     return Run(root, words, model.categories, images, failures, model.method.notes, page)
 
 
 def _report(
     model: Model,
-    samples: Sequence[Sample],
     rendered: Rendered,
     store: Store,
     facts: dict[str, str],
+    shown: Sequence[Exhibit],
 ) -> Path:
     drawn: Sequence[str | None] = rendered.overlays or [None] * len(rendered.samples)
     total = len(rendered.samples)
@@ -124,7 +143,7 @@ def _report(
         categories=model.categories,
         images=images,
         sheets=_sheets(store.directory, model.categories, rendered),
-        exhibits=exhibits(model, samples, rendered, store=store),
+        exhibits=shown,
         failures=[{"id": k, "reason": why} for k, why in sorted(rendered.failures.items())],
         facts=facts,
     )

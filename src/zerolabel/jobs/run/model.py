@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from zerolabel import __version__, backbones
+from zerolabel.backbones import Backbone
 from zerolabel.data.folder import file_digest, find_images, from_arrays, read_image
 from zerolabel.errors import ImageError, StoreError, WeightsError
 from zerolabel.jobs.run.names import parse, plain
@@ -174,9 +175,7 @@ def load(folder: str | Path, *, weights: str | Path | None = None, device: str =
     """
     facts, tensors = _read(Path(folder))
     backbone = backbones.load(facts["backbone"], weights=weights, device=device)
-    learned = below(tensors, LEARNED)
-    if learned:
-        backbone.restore(learned)
+    arrays = restored(tensors, backbone)
     method = build(facts["method"], backbone, settings=facts["config"])
     if facts["weights"] not in (None, method.backbone.digest):
         raise WeightsError(
@@ -190,10 +189,22 @@ def load(folder: str | Path, *, weights: str | Path | None = None, device: str =
                 f"The model was fitted with other weights of {name} (hash {there}) than these "
                 f"({digest}). Put the right ones in their place."
             )
-    method.arrays = {k: v for k, v in tensors.items() if not k.startswith(LEARNED)}
+    method.arrays = arrays
     method.notes = facts["notes"]
     method.class_names = tuple(facts.get("class_names", ()))  # older models have none
     return Model(method, tuple(parse(entry) for entry in facts["categories"]))
+
+
+def restored(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Give a backbone what it had learned, if it is one that does, and return what is the method's.
+
+    A residual network of a method is called "backbone" too.
+    """
+    learned = below(tensors, LEARNED) if backbone.learns else {}
+    if not learned:
+        return dict(tensors)
+    backbone.restore(learned)
+    return {name: value for name, value in tensors.items() if not name.startswith(LEARNED)}
 
 
 def new_categories(k: int, names: Mapping[int, str] | None = None) -> tuple[Category, ...]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from zerolabel.data.geometry import FULL
 from zerolabel.jobs.fit import open_samples
 from zerolabel.jobs.run.place import read_place
-from zerolabel.jobs.scoring.facts import read_facts
+from zerolabel.jobs.scoring.facts import read_view
 from zerolabel.types import Sample
 
 
 def open_photos(run: Path, data: str | Path | None, split: str | None) -> Sequence[Sample]:
-    """List the images of a run, looked at through its geometry.
+    """List the images of a run, looked at as the run did.
 
     Args:
         run: a run directory.
@@ -27,8 +26,7 @@ def open_photos(run: Path, data: str | Path | None, split: str | None) -> Sequen
         UsageError: the run names no place, or there is no such split.
         DataError: the place is gone or holds no image.
     """
-    geometry = (read_facts(run) or {}).get("geometry", FULL)
     if data is None:
         data, before = read_place(run)
         split = split or before
-    return open_samples(data, split, geometry=geometry)[0]
+    return open_samples(data, split, **read_view(run))[0]

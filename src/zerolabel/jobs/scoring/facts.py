@@ -39,6 +39,31 @@ def read_facts(run: Path) -> dict[str, Any] | None:
         return None
 
 
+def read_counted(run: Path) -> dict[str, Any] | None:
+    """Read how many segments a run was fitted on; None where it does not tell."""
+    try:
+        return dict(read_json(run / "run.json")["segments"])
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+
+
+def read_view(run: Path) -> dict[str, Any]:
+    """Read through what a run looked at its images, as `open_samples` takes it.
+
+    Args:
+        run: a run directory; one made elsewhere looked at whole images.
+
+    Returns:
+        geometry and previews, those of them that are not the usual ones.
+    """
+    try:
+        job = dict(read_json(run / "run.json")["job"])
+    except (StoreError, KeyError, TypeError, ValueError):
+        return {}
+    found = {name: job[name] for name in ("geometry", "previews") if name in job}
+    return found | ({"previews": tuple(found["previews"])} if "previews" in found else {})
+
+
 def check_suits(facts: dict[str, Any] | None, rules: Protocol) -> None:
     """Refuse a protocol that says another thing about the masks than the run itself.
 

@@ -1,0 +1,1 @@
+"""What `zerolabel export` does around the formats: photos of masks, and a folder that is whole."""

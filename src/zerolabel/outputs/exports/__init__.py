@@ -1,0 +1,1 @@
+"""Masks in the formats of annotation tools: one file per format, images streamed through."""
