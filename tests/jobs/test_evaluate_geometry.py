@@ -158,6 +158,8 @@ def test_a_run_that_contradicts_the_protocol_is_refused(
 def test_a_run_that_does_not_contradict_is_scored(tmp_path, data, truth, refine):
     run = says(write_run(tmp_path / "run", truth), refine=refine)
     for name, rules in PROTOCOLS.items():
+        if rules.matching == "nearest":
+            continue  # needs a run with a model
         fits = rules.crf == "any" or refine is None or (refine == "crf") == (rules.crf == "on")
         if rules.judges == "masks" and fits and rules.match_on == "val" and name != "full-nobg":
             result = evaluate(run, data, protocol=name)

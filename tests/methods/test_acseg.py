@@ -112,7 +112,7 @@ def test_other_discoveries_train_nothing(samples, discover, monkeypatch):
     monkeypatch.delattr(ConceptGenerator, "forward")
     made, store = small(samples, discover=discover, segments=4)
     check(made, samples, store)
-    assert set(made.arrays) == {"centroids", "patches"}
+    assert set(made.arrays) == {"centroids", "patches", "counted"}
     assert made.losses == {}
 
 

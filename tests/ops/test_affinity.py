@@ -30,6 +30,12 @@ def test_weights_are_what_exceeds_the_threshold(threshold):
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_strips_that_are_compared_at_a_time_change_nothing(monkeypatch):
+    expected = affinity(ROWS, threshold=0.5)
+    monkeypatch.setattr("zerolabel.ops.affinity.STRIP", 5)
+    np.testing.assert_array_equal(affinity(ROWS, threshold=0.5), expected)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_self_loops_are_kept_unless_unwanted(weighted):
     kept, dropped = (affinity(ROWS, weighted=weighted, self_loops=s) for s in (True, False))

@@ -16,6 +16,7 @@ from zerolabel.ops.cluster import (
     assign,
     choose_k,
     kmeans,
+    lloyd,
     minibatch,
     principal_axes,
     silhouette,
@@ -182,13 +183,36 @@ def test_more_restarts_are_never_worse():
 def test_chunks_and_the_seeding_subsample_change_little(monkeypatch):
     x = blobs(k=6, n=50, spread=0.5)
     whole = kmeans(x, 6)
-    monkeypatch.setattr(cluster, "CHUNK", 17)
+    monkeypatch.setattr(cluster, "CHUNK", 17 * 6)  # 17 rows
     chunked = kmeans(x, 6)
     assert torch.equal(chunked.labels, whole.labels)
     torch.testing.assert_close(chunked.centroids, whole.centroids)
     monkeypatch.setattr(cluster, "SEEDING_ROWS", 40)
     assert kmeans(x, 6).inertia == pytest.approx(whole.inertia, rel=1e-4)
     assert len(kmeans(x, 60, restarts=1).centroids) == 60  # more than the subsample
+
+
+@pytest.mark.parametrize("rows", [7, 64, 300])
+def test_vectors_in_a_mapped_file_are_clustered_as_those_in_memory(rows, tmp_path, monkeypatch):
+    x = blobs(k=5, n=60, spread=2.0)
+    np.save(tmp_path / "x.npy", x.numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "x.npy", mmap_mode="c"))
+    monkeypatch.setattr(cluster, "CHUNK", rows * 6)
+    found, expected = (lloyd(y, x[:5], 10, tolerance=0) for y in (mapped, x))
+    assert torch.equal(found.labels, expected.labels)
+    assert torch.equal(found.centroids, expected.centroids)
+    centroids, labels, inertia = reference.lloyd(x.numpy(), x[:5].numpy(), iterations=10)
+    np.testing.assert_allclose(found.centroids.numpy(), centroids, atol=1e-5)
+    assert found.labels.tolist() == labels
+    assert found.inertia == pytest.approx(inertia, rel=1e-5)
+
+
+def test_lloyd_needs_less_memory_than_the_vectors():
+    x = noise(20_000, 64)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        lloyd(x, x[:5], 2)
+    sizes = [event.cpu_memory_usage for event in profile.events()]
+    assert max(sizes) < x.numel() * 4 / 2
 
 
 def test_wrong_arguments_are_explained():

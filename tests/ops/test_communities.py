@@ -1,5 +1,6 @@
 import io
 import os
+import tracemalloc
 from pathlib import Path
 
 import networkx as nx
@@ -220,6 +221,25 @@ def test_scaling_the_weights_changes_nothing_and_the_input_is_left_alone():
     before = graph.copy()
     assert same_partition(louvain(graph), louvain(graph * 2.0**-20))
     np.testing.assert_array_equal(graph, before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_working_in_the_memory_of_the_graph_changes_no_label(family, monkeypatch):
+    graph = FAMILIES[family]()
+    expected = louvain(graph)
+    np.testing.assert_array_equal(louvain(graph.astype(np.float64), overwrite=True), expected)
+    monkeypatch.setattr(communities, "STRIP", 17)
+    np.testing.assert_array_equal(louvain(graph, overwrite=True), expected)
+
+
+def test_little_memory_is_needed_beside_the_graph():
+    graph = FAMILIES["smooth, 50 %"]()
+    louvain(graph)
+    tracemalloc.start()
+    louvain(graph, overwrite=True)
+    used = tracemalloc.get_traced_memory()[1] / graph.nbytes
+    tracemalloc.stop()
+    assert used < 2  # beside the graph itself
 
 
 @pytest.mark.parametrize("family", ["smooth, 50 %", "no structure", "weak blocks"])

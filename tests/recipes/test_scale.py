@@ -90,6 +90,38 @@ def test_what_trains_does_so_for_less_time_and_nothing_else_is_given_iterations(
         assert all("size" in cell.settings for cell in made.cells)
 
 
+def test_a_part_of_a_split_is_fitted_on_as_far_as_it_is_small(monkeypatch, tmp_path):
+    monkeypatch.setattr(scale, "find_weights", lambda entry: None)
+    cells = [replace(MASKS, train=f"train:{n}") for n in (10, 500)]
+    made = small(Experiment(title="t", cells=tuple(cells))).cells
+    assert [cell.train for cell in made] == ["train:10", "train:48"]
+    made, places = rehearse(Experiment(title="t", cells=tuple(cells)), tmp_path)
+    assert [cell.train for cell in made.cells] == ["train:10", "train:500"]
+    assert len(open_dataset(places["voc"], split="train:500").samples) == 2
+
+
+def test_students_of_masks_are_light_ones_and_tiny_in_a_rehearsal(monkeypatch, tmp_path):
+    monkeypatch.setattr(scale, "find_weights", lambda entry: None)
+    taught = replace(MASKS, student="deeplabv3", student_settings={"start": "body.pth"})
+    experiment = Experiment(title="t", cells=(MASKS, taught))
+    alone, cell = small(experiment).cells
+    assert (cell.student, cell.student_settings) == ("light", {"iterations": 300})
+    assert (alone.student, alone.student_settings) == (None, {})
+    alone, cell = rehearse(experiment, tmp_path)[0].cells
+    assert cell.student == "deeplabv3"
+    assert {"arch": "small", "start": "random", "iterations": 2}.items() <= (
+        cell.student_settings.items()
+    )
+    assert alone.student_settings == {}
+
+
+def test_a_rehearsal_brings_a_network_that_describes_crops(tmp_path):
+    settings = {"k": 6, "crop_encoder": "resnet", "crop_weights": "moco.pth"}
+    cell = replace(MASKS, method="datus", settings=settings)
+    [made] = rehearse(Experiment(title="t", cells=(cell,)), tmp_path)[0].cells
+    assert made.settings["crop_weights"].endswith("body.safetensors")
+
+
 def test_a_floor_keeps_having_no_backbone(tmp_path):
     floor = Cell(data="voc", method="mine", backbone="", settings={"k": 1})
     experiment = Experiment(title="t", cells=(floor,), makers={"mine": print})

@@ -31,6 +31,20 @@ MASKS = (
         ignore="void-and-unlabelled",
     ),
     Protocol(
+        "datus-nearest",
+        "As the published drawing script of DatUS2: as datus, but a cluster left over gets the "
+        "class of the nearest matched centre; needs a run with a model.",
+        matching="nearest",
+        ignore="void-and-unlabelled",
+    ),
+    Protocol(
+        "datus-majority",
+        "As datus, but each cluster gets the class that most of its pixels have, so that none is "
+        "left over; scores rise with K, which must be told with them.",
+        matching="majority",
+        ignore="void-and-unlabelled",
+    ),
+    Protocol(
         "picie-320",
         "As published by PiCIE: shorter side to 320, the middle 320 x 320 pixels, Hungarian on "
         "counts, no CRF.",

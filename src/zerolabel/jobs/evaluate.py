@@ -10,6 +10,8 @@ from zerolabel.errors import UsageError
 from zerolabel.evaluation.confusion import Scores, floor
 from zerolabel.evaluation.protocols import score, scored_classes
 from zerolabel.jobs.scoring.counts import TRAIN, Scored, count, find_protocol
+from zerolabel.jobs.scoring.facts import read_counted
+from zerolabel.jobs.scoring.masks import read_centres
 from zerolabel.ops.matching import Counts
 from zerolabel.store import Progress, write_json
 
@@ -39,7 +41,8 @@ def evaluate(
         The content of `evaluation-<protocol>.json`, or `evaluation-<protocol>-<space>.json` where
         the label space is not the default: protocol, data, how the run was made, scores 0..1 (None
         where a class has none), what one category everywhere would score, one entry per class, the
-        class of every cluster, and the confusion matrix of the scored classes.
+        class of every cluster, and the confusion matrix of the scored classes; of methods that find
+        segments, `segments` says how many, in the images that the run was fitted on.
 
     Raises:
         UsageError: unknown names, or a protocol that does not suit the data set or the run.
@@ -57,9 +60,11 @@ def evaluate(
     )
     rules, found = scored.rules, scored.found[scored.rules.geometry]
     source = scored.sources[rules.geometry].counts if scored.sources else None
-    numbers = score(found.counts, rules, source=source)
+    centres = read_centres(Path(run), len(scored.names)) if rules.matching == "nearest" else None
+    numbers = score(found.counts, rules, source=source, centres=centres)
     kept = scored_classes(found.counts, rules)
-    result = scored.result | _numbers(numbers, kept, scored, first=rules.first_class)
+    own = {} if (counted := read_counted(Path(run))) is None else {"segments": counted}
+    result = scored.result | own | _numbers(numbers, kept, scored, first=rules.first_class)
     write_json(Path(run) / f"evaluation-{scored.name}.json", result)
     return result
 

@@ -161,6 +161,10 @@ class Method(ABC):
         """Networks that it uses beside its backbone: name -> hash of their weights."""
         return {}
 
+    def counted(self) -> dict[str, float]:
+        """What it counted in the images it was fitted on, by name; for most methods nothing."""
+        return {}
+
     def portray(self, sample: Sample) -> Sequence[Portrait]:
         """Draw what the report shall show of an image beside its mask; for most methods nothing.
 

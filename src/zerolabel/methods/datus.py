@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zerolabel.backbones import Backbone, cache
+from zerolabel.backbones.crop_encoder import CropEncoder, check_crop_encoder, load_crop_encoder
 from zerolabel.errors import DataError, UsageError
 from zerolabel.methods.base import BATCH
 from zerolabel.methods.regions import RegionConfig, RegionMethod
@@ -36,6 +37,9 @@ class Config(RegionConfig):
         channel_order: "rgb", or "bgr" as the published code feeds the network by oversight.
         features: "keys" of the last block (the paper's) or "tokens".
         centre: "none" (the paper's raw dot products), "image" or "dataset": mean subtracted first.
+        crop_encoder: who describes crops: the "backbone", or a "resnet" from `crop_weights`.
+        crop_weights: a file with a residual network in the layout of torchvision, DINO or MoCo.
+        crop_norm: its normalisation of colours, "imagenet" or, as published for SUIM, "suim".
     """
 
     weighted: bool = True
@@ -43,6 +47,9 @@ class Config(RegionConfig):
     channel_order: str = "rgb"
     features: str = "keys"
     centre: str = "none"
+    crop_encoder: str = "backbone"
+    crop_weights: str = ""
+    crop_norm: str = "imagenet"
 
 
 PAPER = Config(weighted=False, resolution=1.0, starts=1, noise="ignore", refine="nearest")
@@ -53,6 +60,10 @@ PRESETS = {
     "paper-code": replace(
         PAPER, channel_order="bgr", init="random", categorise="minibatch", restarts=1
     ),
+    "suim8": replace(PAPER, k=8),
+    "suim6": replace(PAPER, k=6),
+    "suim5": replace(PAPER, k=5),
+    "coco27": replace(PAPER, k=27),
 }
 
 
@@ -69,6 +80,15 @@ class Datus(RegionMethod):
                 raise UsageError(
                     f"{field} must be one of {', '.join(allowed)}, got {getattr(config, field)!r}."
                 )
+        check_crop_encoder(config.crop_encoder, config.crop_weights, config.crop_norm)
+        self._crops: CropEncoder | None = None
+        if config.crop_encoder != "backbone":
+            if config.describe != "crop-cls":
+                raise UsageError(
+                    f"crop_encoder describes crops, and describe={config.describe} makes none. "
+                    "Leave it out, or give --describe crop-cls."
+                )
+            self.encode = lambda crops: self.crops(crops)
         super().__init__(config, backbone)
         if config.features in backbone.gives:
             return
@@ -76,6 +96,20 @@ class Datus(RegionMethod):
         mean = "data-set" if centre == "dataset" else "image's"
         self.notes.insert(0, f"tokens centred by the {mean} mean: {backbone.name} gives no keys")
         self.config = replace(self.config, features="tokens", centre=centre)
+
+    @property
+    def crops(self) -> CropEncoder:
+        """What describes crops in the place of the backbone, read when it is first needed."""
+        if self._crops is None:
+            c = self.config
+            device = self.backbone.device
+            self._crops = load_crop_encoder(c.crop_weights, norm=c.crop_norm, device=device)
+            self.notes += [self._crops.note] if self._crops.note else []
+        return self._crops
+
+    def others(self) -> dict[str, str]:
+        """See `Method.others`."""
+        return {} if self.encode is None else {"crop encoder": self.crops.digest}
 
     def prepare(self, samples: Sequence[Sample], store: Store) -> None:
         """Find the mean that is subtracted from patch features."""
@@ -86,7 +120,7 @@ class Datus(RegionMethod):
         """See `RegionMethod.facts`."""
         c = self.config
         mean = self.arrays["mean"].numpy().tobytes() if "mean" in self.arrays else b""
-        return c.channel_order, c.features, c.centre, mean
+        return c.channel_order, c.features, c.centre, mean, *self.others().values()
 
     def look(self, batch: Loaded, store: Store) -> Sequence[Encoded]:
         """Stage A: the patch features the graph is built on."""

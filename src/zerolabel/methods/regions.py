@@ -19,6 +19,7 @@ from zerolabel.methods.base import BATCH, ENOUGH, Anatomy, Evidence, Method, sam
 from zerolabel.ops.cluster import assign
 from zerolabel.stages import encode
 from zerolabel.stages.categorise import Categorise, categorise
+from zerolabel.stages.describe import Encode
 from zerolabel.stages.discover import Encoded, discover, needs, similarities
 from zerolabel.stages.encode import Loaded
 from zerolabel.stages.segments import Segment, Segments, paint, patch_sums, segment
@@ -26,6 +27,7 @@ from zerolabel.store import Store
 from zerolabel.types import RegionMap, Sample
 
 NOISE = ("nearest", "ignore")
+COUNTED = ("images", "segments", "valid")  # valid: those that are large enough to be described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class RegionMethod(Method):
     """Discover and describe regions per image, categorise them over the data set, paint them."""
 
     config: RegionConfig
+    encode: Encode | None = None  # describes crops in the place of the backbone
     learns: frozenset[str] = frozenset()  # fields of `Encoded` that the method itself fills
 
     def __init__(self, config: RegionConfig, backbone: Backbone) -> None:
@@ -66,7 +69,7 @@ class RegionMethod(Method):
         super().__init__(config, backbone)
         self.config = config
         lacking = {"crop-cls": "cls", "masked-cls": "context"}.get(config.describe, "tokens")
-        if lacking not in backbone.gives:
+        if lacking not in backbone.gives and not (lacking == "cls" and self.encode):
             self.notes.append(
                 f"segments described by masked pooling: {backbone.name} gives no CLS token"
             )
@@ -104,15 +107,20 @@ class RegionMethod(Method):
         encode.learn(self.backbone, samples, size=c.size, seed=c.seed, store=store)
         self.prepare(samples, store)
         self.gather(samples, store)
+        patches, counts = torch.zeros(()), torch.zeros(len(COUNTED), dtype=torch.int64)
+        for _, batch in store.track("categorise", samples, BATCH):
+            for _, found in self.find(batch, store)[0]:
+                patches = patches + patch_sums(found, self.classify(found)[0], self.k)
+                counts += torch.tensor([1, len(found.valid), int(found.valid.sum())])
         # What noise is compared with: the mean patch feature of every category's segments, (K, D).
-        self.arrays["patches"] = sum(
-            (
-                patch_sums(found, self.classify(found)[0], self.k)
-                for _, batch in store.track("categorise", samples, BATCH)
-                for _, found in self.find(batch, store)[0]
-            ),
-            torch.zeros(()),
-        )
+        self.arrays["patches"], self.arrays["counted"] = patches, counts
+
+    def counted(self) -> dict[str, float]:
+        """See `Method.counted`; models of older versions did not count."""
+        if "counted" not in self.arrays:
+            return {}
+        found = dict(zip(COUNTED, self.arrays["counted"].tolist(), strict=True))
+        return found | {"valid_share": found["valid"] / found["segments"]}
 
     def gather(self, samples: Sequence[Sample], store: Store) -> None:
         """Find the categories from the segments of all images, as arrays of the model."""
@@ -175,6 +183,7 @@ class RegionMethod(Method):
             backbone=self.backbone,
             options=self.config,
             score=self.score,
+            encode=self.encode,
             facts=self.facts(),
             store=store,
         )

@@ -12,6 +12,8 @@ from zerolabel.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+STRIP = 128  # rows that are compared at a time, so that no second matrix is needed
+
 
 def affinity(
     features: Tensor | NDArray[Any],
@@ -48,7 +50,9 @@ def affinity(
         np.subtract(weights, np.float32(threshold), out=weights)
         np.maximum(weights, 0, out=weights)
     else:
-        weights = (weights > threshold).astype(np.float32)
+        for start in range(0, len(weights), STRIP):
+            strip = weights[start : start + STRIP]
+            strip[...] = strip > threshold
     if not self_loops:
         np.fill_diagonal(weights, 0)
     return weights

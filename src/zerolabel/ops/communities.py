@@ -21,6 +21,7 @@ Ints = NDArray[np.intp]
 GOLDEN = 0.6180339887498949  # steps of this share of N visit far-apart nodes one after another
 ROUNDING = 4e-6  # of a node's degree: gains below this are float32 noise, and would move for ever
 TIE = 1e-6  # modularities that float32 cannot tell apart
+STRIP = 128  # rows of a matrix that are worked on at a time, so that no second one is needed
 SWEEPS = 1000  # a net below rounding that moves nodes in circles; flat graphs take up to 100
 
 
@@ -31,6 +32,7 @@ def louvain(
     tolerance: float = 1e-5,
     starts: int = 2,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> NDArray[np.int32]:
     """Find communities of nodes that are tied more than their degrees explain.
 
@@ -47,6 +49,8 @@ def louvain(
         starts: number of climbs; the best modularity wins, the first one on a tie. 1 is a single
             climb in a fixed order; 2 take half as long again and part groups joined by mistake.
         seed: of the cuts and orders of further starts.
+        overwrite: work in the memory of a float32 adjacency, whose weights are then lost; about two
+            matrices of its size are needed in all, and else three.
 
     Returns:
         (N,) community of every node, 0 = the largest; ties go to the one with the lowest node. A
@@ -60,6 +64,8 @@ def louvain(
     modularity clustering", 2011.
     """
     weights, degrees = _checked(adjacency)
+    if not overwrite and np.may_share_memory(weights, adjacency):
+        weights = weights.copy()
     if starts < 1 or resolution < 0 or tolerance < 0:
         found = f"starts={starts}, resolution={resolution}, tolerance={tolerance}"
         raise UsageError(f"Expected starts >= 1, resolution >= 0, tolerance >= 0; found {found}.")
@@ -67,11 +73,9 @@ def louvain(
     share = degrees / total
     # A move changes two of the sums over pairs, (i, j) and (j, i): half the slack for one.
     slack = share * (max(tolerance, ROUNDING) / 2)
-    root = (share * np.sqrt(resolution)).astype(np.float32)
-    bond = np.multiply.outer(root, root)
-    np.subtract(weights / np.float32(total), bond, out=bond)
-
     alone = degrees == weights.diagonal()
+    bond = _bond(weights, total, (share * np.sqrt(resolution)).astype(np.float32))
+
     best = np.where(alone, 1 + np.arange(len(share)), 0)  # one community of all that have ties
     best_quality = 1 - resolution * (np.bincount(best, share) ** 2).sum()
     rng = np.random.default_rng(seed)
@@ -129,6 +133,15 @@ def _checked(adjacency: NDArray[Any]) -> tuple[Floats, NDArray[np.float64]]:
     return weights, degrees
 
 
+def _bond(weights: Floats, total: float, root: Floats) -> Floats:
+    """Turn weights into what modularity adds up, in their own memory."""
+    for start in range(0, len(weights), STRIP):
+        strip = weights[start : start + STRIP]
+        strip /= np.float32(total)
+        strip -= np.multiply.outer(root[start : start + STRIP], root)
+    return weights
+
+
 def _strides(count: int) -> Ints:
     """Return an order of all nodes in which the next one is far away."""
     stride = max(1, round(GOLDEN * count))
@@ -171,8 +184,9 @@ def _settle(
     Returns:
         (N,) labels 0..c-1 and, in float32 (c, N), the bond of every community with every node.
     """
-    nodes, own, nobody = np.arange(len(bond)), bond.diagonal(), np.zeros_like(bond[:1])
-    pull = np.concatenate([_sum_rows(bond, labels), nobody])  # the last is for nodes better alone
+    nodes, own = np.arange(len(bond)), bond.diagonal()
+    pull = _and_nobody(labels.max() + 1, len(bond))
+    _sum_rows(bond, labels, out=pull[:-1])
     costs = own.tolist(), slack.tolist()
     for _ in range(SWEEPS):
         home = pull[labels, nodes]
@@ -184,7 +198,9 @@ def _settle(
         moved = _sweep(bond, labels.tolist(), pull, queue.tolist(), costs)
         kept, labels = np.unique(moved, return_inverse=True)
         if len(kept) != len(pull) - 1 or kept[-1] == len(pull) - 1:  # one left, or one founded
-            pull = np.concatenate([pull[kept], nobody])
+            before, pull = pull, _and_nobody(len(kept), len(bond))
+            np.take(before, kept, axis=0, out=pull[:-1], mode="clip")  # "raise" would copy twice
+            del before
     return labels, pull[:-1]
 
 
@@ -213,13 +229,23 @@ def _sweep(
     return home
 
 
-def _sum_rows(matrix: NDArray[Any], labels: Ints) -> NDArray[Any]:
+def _and_nobody(communities: int, nodes: int) -> Floats:
+    """Make room for the pull of communities; the last row is for nodes better alone."""
+    pull = np.empty((communities + 1, nodes), np.float32)
+    pull[-1] = 0
+    return pull
+
+
+def _sum_rows(
+    matrix: NDArray[Any], labels: Ints, *, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Add up the rows of every community: (N, M) -> (communities, M), labels 0..communities-1."""
     order = np.argsort(labels, kind="stable")
     firsts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     if len(firsts) == len(labels):  # every row by itself: no sums, four times as fast
-        return matrix[order]
-    return np.add.reduceat(matrix[order], firsts, axis=0)
+        return np.take(matrix, order, axis=0, out=out, mode="clip")
+    sums: NDArray[Any] = np.add.reduceat(matrix[order], firsts, axis=0, out=out)
+    return sums
 
 
 def _largest_first(labels: Ints) -> NDArray[np.int32]:

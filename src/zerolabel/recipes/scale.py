@@ -42,6 +42,11 @@ _SQUARES = {"short": SIDE, "crop": SIDE, "views": 2, "batch": 4}
 _LENGTHS = {"epochs": 0, "steps": ITERATIONS, "student_epochs": 0, "student_steps": ITERATIONS}
 _FEWER = {"short": 32, "crop": 32, "views": 1, "batch": PLANTED, "templates": "plain"}
 _SHORTEST = {"epochs": 0, "steps": STEPS, "student_epochs": 0, "student_steps": STEPS}
+PUPIL = "light"  # the student of masks in the place of one that learns for hours
+LEAST_PUPIL: dict[str, dict[str, Any]] = {  # what a rehearsal changes of a student of masks
+    name: {"arch": arch, "start": "random", "size": TINY, "batch": PLANTED, "iterations": STEPS}
+    for name, arch in (("deeplabv3", "small"), ("light", "vit-nano"))
+}
 LESS: dict[str, dict[str, Any]] = {  # what else the small version changes, by method
     "segmenter": {"short": SIDE, "window": SIDE, "stride": 192, "crop": 160, "batch": 2},
     "transfgu": {"zoom": 1.0, "crop_size": 96, "epochs": 12, "repeat": 1, "batch": 8},
@@ -76,9 +81,11 @@ def small(experiment: Experiment) -> Experiment:
             cell,
             backbone=cell.backbone if here or cell.method in WORDED else SHIPPED,
             split=None if cell.data == CLASSIFIED else f"{cell.split or ''}:{FEW}",
-            train=cell.train and f"{cell.train}:{LEARN}",
+            train=cell.train and _fewer(cell.train),
             settings=_changed(cell, size=(SIDE, SIDE), iterations=ITERATIONS, **less),
             probe=_probe(cell, (SIDE, SIDE)),
+            student=cell.student and PUPIL,
+            student_settings={"iterations": ITERATIONS} if cell.student else {},
         )
 
     return _scaled(experiment, shrink, SMALL)
@@ -97,7 +104,7 @@ def rehearse(experiment: Experiment, root: Path) -> tuple[Experiment, dict[str, 
     splits: dict[str, set[str]] = {}
     for cell in experiment.cells:
         own = splits.setdefault(cell.data, set())
-        own |= {name for name in (cell.split, cell.train) if name}
+        own |= {name.partition(":")[0] for name in (cell.split, cell.train) if name}
         own |= {"train"} if not cell.method or cell.probe is not None else set()  # probes learn
     images = MORE if set(PREFERENCES) & set(experiment.metrics) else PLANTED
     places = {
@@ -118,11 +125,26 @@ def rehearse(experiment: Experiment, root: Path) -> tuple[Experiment, dict[str, 
             settings |= {"clip": SPEAKING, "clip_short": TINY[0], "templates": "plain"}
         if settings.get("student") in IMAGES:
             settings["student_weights"] = _body(root / "body.safetensors")
+        if settings.get("crop_encoder") == "resnet":
+            settings["crop_weights"] = _body(root / "body.safetensors")
         name = SPEAKING if cell.method in WORDED else RANDOM
         backbone = name if cell.backbone not in ("", NONE) else cell.backbone
-        return replace(cell, backbone=backbone, settings=settings, probe=_probe(cell, TINY))
+        pupil = LEAST_PUPIL.get(cell.student or "", {})
+        return replace(
+            cell,
+            backbone=backbone,
+            settings=settings,
+            probe=_probe(cell, TINY),
+            student_settings={**cell.student_settings, **pupil},
+        )
 
     return _scaled(experiment, shrink, DRY), places
+
+
+def _fewer(split: str) -> str:
+    """A split, or the part of it that is asked for, with `LEARN` images at most."""
+    name, _, count = split.partition(":")
+    return f"{name}:{min(LEARN, int(count or LEARN))}"
 
 
 def _fewest(cell: Cell) -> dict[str, int]:

@@ -45,6 +45,9 @@ class Describe:
     crop_batch: int = 16
 
 
+Encode = Callable[[Tensor], Tensor]  # uint8 crops (n, 3, S, S) -> vectors (n, D)
+
+
 def wants(options: Describe) -> frozenset[str]:
     """Fields of `Features` that a description looks at beside the patch features."""
     return frozenset({"context"} if options.describe == "masked-cls" else ())
@@ -72,6 +75,8 @@ def describe(
     seen: Sequence[Encoded],
     backbone: Backbone,
     options: Describe,
+    *,
+    encode: Encode | None = None,
 ) -> Tensor:
     """Describe the valid regions of a batch.
 
@@ -81,6 +86,7 @@ def describe(
         seen: what the backbone saw in each image, with the fields that `wants` names.
         backbone: the same.
         options: which function, and its settings.
+        encode: what describes crops, for "crop-cls"; None for the CLS token of the backbone.
 
     Returns:
         float32 (sum of valid regions over the batch, D), L2-normalised, in image order.
@@ -94,7 +100,10 @@ def describe(
     if min(options.crop_batch, options.crop_size) < 1:
         found = f"{options.crop_batch} and {options.crop_size}"
         raise UsageError(f"crop_batch and crop_size must be at least 1, got {found}.")
-    vectors = DESCRIBE[options.describe](images, regions, seen, backbone, options)
+    if options.describe == "crop-cls" and encode is not None:
+        vectors = by_crop(images, regions, seen, backbone, options, encode)
+    else:
+        vectors = DESCRIBE[options.describe](images, regions, seen, backbone, options)
     return F.normalize(vectors, dim=1)
 
 
@@ -162,19 +171,27 @@ def by_crop(
     seen: Sequence[Encoded],
     backbone: Backbone,
     options: Describe,
+    encode: Encode | None = None,
 ) -> Tensor:
-    """CLS token of each valid region, cut out of its image (DatUS2, section III.D)."""
-    require(backbone, "cls")
+    """CLS token of each valid region, cut out of its image (DatUS2, section III.D).
+
+    Or what another network says of it: a backbone without CLS token will do then.
+    """
+    if encode is None:
+        require(backbone, "cls")
     h, w = (backbone.stride * cells for cells in regions[0].ids.shape)  # what the grid covers
     crops = [
         crop
         for image, r in zip(images[..., :h, :w], regions, strict=True)
         for crop in cut_out(image, r, options)
     ]
-    parts = [
-        backbone.encode(torch.stack(crops[i : i + options.crop_batch]), want={"cls"}).cls
+    shown = (
+        torch.stack(crops[i : i + options.crop_batch])
         for i in range(0, len(crops), options.crop_batch)
-    ]
+    )
+    if encode is not None:
+        return torch.cat([encode(some).cpu() for some in shown])
+    parts = [backbone.encode(some, want={"cls"}).cls for some in shown]
     return torch.cat([part.cpu() for part in parts if part is not None])
 
 

@@ -148,7 +148,13 @@ def by_louvain(image: Encoded, options: Discover) -> NDArray[np.int32]:
     graph = affinity(
         features.flatten(0, 1), weighted=options.weighted, self_loops=options.self_loops
     )
-    labels = louvain(graph, resolution=options.resolution, starts=options.starts, seed=options.seed)
+    labels = louvain(
+        graph,
+        resolution=options.resolution,
+        starts=options.starts,
+        seed=options.seed,
+        overwrite=True,
+    )
     return labels.reshape(features.shape[:2])
 
 

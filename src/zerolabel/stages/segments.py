@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zerolabel.backbones import Backbone, cache
-from zerolabel.stages.describe import Describe, describe, pool
+from zerolabel.stages.describe import Describe, Encode, describe, pool
 from zerolabel.stages.discover import Discover, Encoded, discover, likeness
 from zerolabel.stages.encode import Loaded, read
 from zerolabel.store import Arrays, Stage, Store
@@ -73,6 +73,7 @@ def segment(
     backbone: Backbone,
     options: Segment,
     score: Score | None = None,
+    encode: Encode | None = None,
     facts: Sequence[object] = (),
     store: Store,
 ) -> tuple[list[tuple[Sample, Segments]], dict[str, str]]:
@@ -84,6 +85,7 @@ def segment(
         backbone: describes regions.
         options: of both verbs.
         score: says how much a region is foreground, or None.
+        encode: describes crops in the place of the backbone, or None.
         facts: everything else that the result depends on, apart from the backbone's digest.
         store: keeps the result.
 
@@ -99,7 +101,7 @@ def segment(
             return Stage({"ok": ok, **NOTHING}, loaded.failures)
         seen = look(loaded)
         regions = [discover(image, options) for image in seen]
-        vectors = describe(loaded.images, regions, seen, backbone, options)
+        vectors = describe(loaded.images, regions, seen, backbone, options, encode=encode)
         return Stage({"ok": ok, **_pack(seen, regions, vectors, score)}, loaded.failures)
 
     own = {name: getattr(options, name) for name in OPTIONS}

@@ -43,6 +43,7 @@ def account(
         "k": method.k,
         "k_scores": method.curve,
         "notes": method.notes,
+        **({"segments": method.counted()} if method.counted() else {}),
     }
     if store.computed or "seconds" not in run:
         run["seconds"] = {"all": time.perf_counter() - began, **store.seconds}

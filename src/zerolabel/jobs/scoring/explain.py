@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zerolabel.data.geometry import GEOMETRIES
-from zerolabel.errors import StoreError
 from zerolabel.evaluation.explain import Row, explain
 from zerolabel.evaluation.protocols import BACKGROUND
 from zerolabel.jobs.scoring.counts import count, find_protocol
-from zerolabel.jobs.scoring.masks import Counted
-from zerolabel.ops.matching import Centres, Counts
-from zerolabel.store import Progress, read_stage, write_json
+from zerolabel.jobs.scoring.masks import Counted, read_centres
+from zerolabel.ops.matching import Counts
+from zerolabel.store import Progress, write_json
 
 
 def explain_score(
@@ -67,7 +64,7 @@ def explain_score(
         scored.rules,
         background=scored.dataset.classes[0] == BACKGROUND,
         sources=None if scored.sources is None else _counts(scored.sources),
-        centres=_centres(Path(run), len(scored.names)),
+        centres=read_centres(Path(run), len(scored.names)),
     )
     result = scored.result | {"clusters": len(scored.names), "classes": rows[0].classes}
     result["rows"] = [_row(row, rows[0]) for row in rows]
@@ -77,15 +74,6 @@ def explain_score(
 
 def _counts(found: Mapping[str, Counted]) -> dict[str, Counts]:
     return {name: counted.counts for name, counted in found.items()}
-
-
-def _centres(run: Path, clusters: int) -> Centres | None:
-    """The centres of a run's clusters, if its model has them."""
-    try:
-        centres = read_stage(run / "model.safetensors").arrays["centroids"]
-    except (StoreError, KeyError):
-        return None
-    return np.asarray(centres) if len(centres) == clusters else None
 
 
 def _row(row: Row, own: Row) -> dict[str, Any]:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from zerolabel.data.benchmarks import Dataset
 from zerolabel.data.geometry import GEOMETRIES, Geometry, view_label
 from zerolabel.data.labels import fit
 from zerolabel.errors import DataError, StoreError
 from zerolabel.evaluation.confusion import Confusion
-from zerolabel.ops.matching import Counts
+from zerolabel.ops.matching import Centres, Counts
 from zerolabel.outputs.masks import IGNORE_16, mask_names, read_mask
-from zerolabel.store import Progress, Store, read_json
+from zerolabel.store import Progress, Store, read_json, read_stage
 from zerolabel.types import IGNORE, LabelMap
 
 Parts = tuple[str, ...]  # of a relative path
@@ -49,6 +51,15 @@ def read_categories(path: Path) -> list[str]:
             "Run the segmentation again."
         )
     return [names[index] for index in range(len(names))]
+
+
+def read_centres(run: Path, clusters: int) -> Centres | None:
+    """The centres (K, D) of a run's clusters; None where its model has none."""
+    try:
+        centres = read_stage(run / "model.safetensors").arrays["centroids"]
+    except (StoreError, KeyError):
+        return None
+    return np.asarray(centres) if len(centres) == clusters else None
 
 
 def find_masks(folder: Path, dataset: Dataset) -> dict[str, Path]:
