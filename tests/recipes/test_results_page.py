@@ -39,7 +39,8 @@ def lines(text, start):
 def test_every_row_is_on_the_page_once():
     rows = made(lambda cell: 0.1)
     text = page(rows)
-    body = [line for line in lines(text, "|") if not re.match(r"\| data|\|---", line)]
+    runs, _, _ = text.partition("## Regions")  # which have a benchmark of their own
+    body = [line for line in lines(runs, "|") if not re.match(r"\| data|\|---", line)]
     assert len(body) == len(rows)
     per_data = 1 + 3 + 2 * sum(map(len, METHODS.values()))
     assert len(rows) == len(DATA) * per_data + len(OWN) + 1  # and what labels bring
