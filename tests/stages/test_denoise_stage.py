@@ -43,7 +43,17 @@ class StoppedError(Exception):
     """Somebody pressed a key."""
 
 
-def run(samples, store=None, *, kind="light", lessons=LESSONS, patience=9, seed=0, **changes):
+def run(
+    samples,
+    store=None,
+    *,
+    kind="light",
+    lessons=LESSONS,
+    patience=9,
+    seed=0,
+    facts=(),
+    **changes,
+):
     settings = {"iterations": 8, "batch": 2, "lr": 1e-3, "optimiser": "adamw", "seed": seed}
     training = SupervisedTraining(**settings | changes)
     return denoise.train(
@@ -53,6 +63,7 @@ def run(samples, store=None, *, kind="light", lessons=LESSONS, patience=9, seed=
         patience=patience,
         samples=samples,
         size=SIZE,
+        facts=facts,
         device=torch.device("cpu"),
         store=store or Store(),
     )
@@ -97,7 +108,7 @@ def test_whatever_decides_the_result_is_in_the_name(samples, steps, tmp_path):
     for changes in (
         {},
         *({"lr": 2e-3}, {"seed": 1}, {"kind": "deeplabv3"}, {"patience": 8}),
-        {"lessons": replace(LESSONS, distort=False)},
+        *({"lessons": replace(LESSONS, distort=False)}, {"facts": ("other",)}),
     ):
         before = len(steps[0])
         run(samples, Store(tmp_path), **changes)

@@ -102,6 +102,8 @@ def evaluate(run: tuple[Path, ...], protocol: str, **asked: Any) -> None:
       full-nobg            background not scored
       full-train           matched on the split train
       datus                misses dropped
+      datus-nearest        or given to the nearest cluster that has a class
+      datus-majority       every cluster to its most frequent class
       picie-320            PiCIE's middle 320 x 320
       stego-320            STEGO's, without CRF
       stego-320-crf        and with it

@@ -10,7 +10,7 @@ from zerolabel.cli.options import DATA, GEOMETRY, OUT, OUTPUT, announce, options
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
 @OUT
 @options(OUTPUT, DATA, GEOMETRY)
@@ -26,7 +26,10 @@ def predict(
     weights: str | None,
     device: str,
 ) -> int:
-    """Segment PHOTOS with the categories of MODEL, a folder that fit or segment wrote."""
+    """Segment PHOTOS with the categories of MODEL.
+
+    MODEL is a folder that fit, segment or refine wrote, or an ONNX file that export wrote.
+    """
     from zerolabel.data.bands import PREVIEW
     from zerolabel.jobs.predict import predict as job
 

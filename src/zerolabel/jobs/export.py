@@ -21,7 +21,8 @@ from zerolabel.store import Progress, Store, write_json
 from zerolabel.types import Category
 
 COMMAND = "export"  # marks a folder of ours in its `run.json`
-FORMATS: dict[str, Format] = {  # of masks; a student as a network goes another way
+NETWORK = "onnx"  # the format of a student, see jobs/export_network.py
+FORMATS: dict[str, Format] = {  # of masks
     "coco": coco.FORMAT,
     "labelme": labelme.FORMAT,
     "cvat": cvat.FORMAT,
@@ -135,8 +136,13 @@ class _Reader:
 
 
 def _check_options(format: str, *, parts: bool, minimum: int, prefix: str | None) -> Format:
+    if format == NETWORK:
+        raise UsageError(
+            "A network is one file and no masks: `zerolabel.jobs.export_network.export_network` "
+            "writes it, or `zerolabel export RUN --format onnx --out FILE.onnx`."
+        )
     if format not in FORMATS:
-        raise unknown_name("format", format, FORMATS)
+        raise unknown_name("format", format, (*FORMATS, NETWORK))
     way = FORMATS[format]
     if parts and not way.parts:
         others = ", ".join(name for name, other in FORMATS.items() if other.parts)

@@ -11,9 +11,10 @@ from zerolabel.data.geometry import FULL
 from zerolabel.jobs.fit import note, open_samples
 from zerolabel.jobs.run.claim import check_place, claim
 from zerolabel.jobs.run.finish import Run, finish
-from zerolabel.jobs.run.model import load
+from zerolabel.jobs.run.model import Model, load
 from zerolabel.jobs.run.names import unnamed_digest
 from zerolabel.jobs.run.place import note_place
+from zerolabel.jobs.run.student import OnnxModel
 from zerolabel.store import Progress, Store
 
 
@@ -35,7 +36,7 @@ def predict(
     """Segment images with the categories of a model.
 
     Args:
-        model: a folder that `fit` or `segment` wrote.
+        model: a folder that `fit` or `segment` wrote, or an ONNX file that `export_network` wrote.
         data: a folder of images, one image file, or a data set in a known layout.
         out: the run directory, made if missing.
         split: of a data set, or None.
@@ -59,7 +60,7 @@ def predict(
     samples, words = open_samples(data, split, geometry=geometry, previews=previews)
     fitted = load(model, weights=weights, device=device)
     job = {
-        "model": unnamed_digest(Path(model, "model.json")),  # it names the hash of the tensors
+        "model": _digest(fitted, Path(model)),
         "method": fitted.method.name,
         "config": dataclasses.asdict(fitted.method.config),
         "backbone": fitted.method.backbone.name,
@@ -78,3 +79,10 @@ def predict(
             overlays=overlays,
             report=report,
         )
+
+
+def _digest(model: Model, folder: Path) -> str:
+    """A hash of all that the model is but for the names of its categories."""
+    if isinstance(model, OnnxModel):
+        return model.digest
+    return unnamed_digest(folder / "model.json")  # it names the hash of the tensors

@@ -148,6 +148,7 @@ class Deeplab(Method):
             patience=c.patience,
             samples=samples,
             size=c.size,
+            facts=(seen.pixels.tolist(), seen.images.tolist()),
             device=self.backbone.device,
             store=store,
         )

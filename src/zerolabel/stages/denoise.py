@@ -40,6 +40,7 @@ def train(
     patience: int,
     samples: Sequence[Sample],
     size: tuple[int, int],
+    facts: Sequence[object],
     device: torch.device,
     store: Store,
 ) -> Learned:
@@ -56,6 +57,7 @@ def train(
         patience: measurements without a lower loss that end the training.
         samples: with masks as labels, any number of whose pixels are 255.
         size: (H, W) in pixels to which images and masks are squashed before crops are drawn.
+        facts: all else that the result depends on: what the masks hold.
         device: where to compute.
         store: keeps the result, and every part what is needed to go on.
 
@@ -66,8 +68,8 @@ def train(
         DataError: no image can be read.
         UsageError: nothing is left to learn from.
     """
-    facts = (begin.net.config, begin.digest, training, lessons, patience, size)
-    name = cache.key("denoise", samples, *facts)
+    known = (begin.net.config, begin.digest, training, lessons, patience, size)
+    name = cache.key("denoise", samples, *known, *facts)
 
     def work() -> Stage:
         trainer = DenoiseTrainer(begin.net.to(device), training, patience=patience)

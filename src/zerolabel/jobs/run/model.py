@@ -159,10 +159,10 @@ class Model:
 
 
 def load(folder: str | Path, *, weights: str | Path | None = None, device: str = "auto") -> Model:
-    """Load a model from a folder that `Model.save`, `fit` or `segment` wrote.
+    """Load a model from a folder that `Model.save`, `fit` or `segment` wrote, or an ONNX file.
 
     Args:
-        folder: holds `model.safetensors` and `model.json`.
+        folder: holds `model.safetensors` and `model.json`, or `model.onnx`; or is an ONNX file.
         weights: the backbone's weights file, if they are not in the cache.
         device: where the backbone runs.
 
@@ -171,8 +171,13 @@ def load(folder: str | Path, *, weights: str | Path | None = None, device: str =
 
     Raises:
         StoreError: the files are missing or damaged.
+        UsageError: an ONNX file that is not of this project, or onnxruntime is missing.
         WeightsError: the backbone's weights are missing, or are others than those of the fit.
     """
+    from zerolabel.jobs.run.student import holds_student, load_student  # which is a kind of Model
+
+    if holds_student(Path(folder)):
+        return load_student(Path(folder), weights=weights, device=device)
     facts, tensors = _read(Path(folder))
     backbone = backbones.load(facts["backbone"], weights=weights, device=device)
     arrays = restored(tensors, backbone)
