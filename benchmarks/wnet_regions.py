@@ -51,7 +51,7 @@ def shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
 def channels(method: Method, image: Tensor, *, native: bool) -> Tensor:
     """W-Net's probabilities at the size that it learned at, or at the image's own."""
     x = image.float() if native else shrunk(image, method.config.size)[0]
-    return look(method._built().encoder, x / 255, tile=1024)  # type: ignore[attr-defined]
+    return look(method.network().encoder, x / 255, tile=1024)  # type: ignore[attr-defined]
 
 
 def rows_of(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -131,8 +131,8 @@ def test_constant_and_tiny_images():
 def test_tiles_agree_with_the_whole_away_from_their_borders():
     method = fitted(photos(4, size=96), native=True)
     image = torch.rand(3, 200, 160, generator=torch.Generator().manual_seed(0))
-    whole = wnet.look(method._built().encoder, image, tile=1000)
-    tiles = wnet.look(method._built().encoder, image, tile=100)
+    whole = wnet.look(method.network().encoder, image, tile=1000)
+    tiles = wnet.look(method.network().encoder, image, tile=100)
     assert (whole.argmax(0) == tiles.argmax(0)).float().mean() > 0.99
     torch.testing.assert_close(whole.sum(0), torch.ones(200, 160))
 

@@ -78,13 +78,12 @@ def load_crop_encoder(path: str, *, norm: str, device: torch.device | str = "cpu
             f"crop_weights={path} is not a file. Expected the weights of {WANTED}: put them there, "
             "or give --set crop_weights=FILE."
         )
-    state = resnet_layouts.convert(load_file(path), classifier=True)
-    told = [state.pop(name) for name in ("fc.weight", "fc.bias") if name in state]
+    state, told = resnet_layouts.without_classifier(load_file(path))
     net = resnet_layouts.build(state)
     note = ""
     if told:
         note = (
-            f"crops: {Path(path).name} comes with a classifier of {len(told[0])} classes; if those "
+            f"crops: {Path(path).name} comes with a classifier of {told} classes; if those "
             "were labels, the categories are not without labels any more"
         )
     return CropEncoder(net.to(device), norm=norm, digest=digest(state), note=note)

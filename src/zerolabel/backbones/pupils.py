@@ -169,15 +169,14 @@ def _deep(
         net = random_deeplabv3(config, seed=seed)
         words = f"random weights ({student.arch}, {_millions(net)}); a body that learned without "
         return Start(net, f"{words}labels (DINO, MoCo) knows more: --set start=FILE", "")
-    state = resnet_layouts.convert(tensors, classifier=True)
-    told = [state.pop(name) for name in ("fc.weight", "fc.bias") if name in state]
+    state, told = resnet_layouts.without_classifier(tensors)
     body = replace(resnet_layouts.infer_config(state), output_stride=student.output_stride)
     net = random_deeplabv3(DeepLabV3Config(classes=classes, resnet=body), seed=seed)
     net.backbone = resnet_layouts.build(state, net.config.resnet, frozen=False)
     words = f"the residual network in {Path(student.start).name} ({_millions(net)})"
     if told:
         words += (
-            f", which comes with a classifier of {len(told[0])} classes: if those were labels, "
+            f", which comes with a classifier of {told} classes: if those were labels, "
             "the masks are not without labels any more"
         )
     return Start(net, words, digest(state))

@@ -72,6 +72,23 @@ def convert(state: Mapping[str, Tensor], *, classifier: bool = False) -> dict[st
     return out
 
 
+def without_classifier(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Rename the tensors of a file, and tell apart what may have seen labels.
+
+    Args:
+        state: tensors by the names of any known layout.
+
+    Returns:
+        Tensors as of `convert`, and how many classes its classifier has, 0 without one.
+
+    Raises:
+        WeightsError: two tensors of the file would get the same name.
+    """
+    found = convert(state, classifier=True)
+    told = [found.pop(name) for name in ("fc.weight", "fc.bias") if name in found]
+    return found, len(told[0]) if told else 0
+
+
 def infer_config(state: Mapping[str, Tensor]) -> ResNetConfig:
     """Tell the network from the names and shapes of its tensors.
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from zerolabel.backbones import Backbone, pupils
 from zerolabel.backbones.pupils import Pupil, Student
-from zerolabel.errors import ImageError, UsageError, unknown_name
-from zerolabel.methods.base import Anatomy, Evidence, Method, class_names, pick, surest
-from zerolabel.stages import denoise, supervise
+from zerolabel.errors import UsageError, unknown_name
+from zerolabel.methods.base import pick
+from zerolabel.methods.built import Built
+from zerolabel.methods.pixels import PixelMethod
+from zerolabel.methods.told import ToldMethod
+from zerolabel.stages import denoise
 from zerolabel.store import Store
 from zerolabel.training.lessons import Lessons
 from zerolabel.training.precision import use_amp
@@ -27,9 +29,7 @@ from zerolabel.training.supervised import SupervisedTraining
 from zerolabel.types import Sample
 
 AMP = ("auto", "on", "off")
-LABELS, STUDENT = "labels: ", "student: "  # how notes begin
-GRID = 28  # cells a side of what `explain` compares, at most
-SHOWN = 4  # classes that it draws
+NOTE = "student: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +92,11 @@ PRESETS = {
 }
 
 
-class Deeplab(Method):
+class Deeplab(ToldMethod, PixelMethod):
     """A student that learns from masks."""
 
     name = "deeplab"
     PRESETS = PRESETS
-    auto_backbone = "none"
     config: Config
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
@@ -113,29 +112,21 @@ class Deeplab(Method):
         self._training: SupervisedTraining = pick(
             SupervisedTraining, config, amp=use_amp(config.amp, backbone.device)
         )
-        self._net: tuple[Tensor, Pupil] | None = None
+        self._net = Built[Pupil]()
 
     @property
     def k(self) -> int:
         """See `Method.k`."""
         return len(self.arrays[pupils.HEADS[self.config.network]])
 
-    def names(self) -> dict[int, str]:
-        """See `Method.names`: those of the classes, where the data set has names."""
-        return dict(enumerate(self.class_names[: self.k]))
-
     def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
         """See `Method.fit`; samples without a mask are left out, and so are empty masks."""
         c = self.config
-        masked = [sample for sample in samples if sample.load_label is not None]
-        if not masked:
-            raise UsageError(
-                "deeplab learns masks, and none of these images has one. Give a labelled data set, "
-                "or the run of a method without labels to `zerolabel refine`."
-            )
-        self.class_names = class_names(masked)
-        asked = c.k if isinstance(c.k, int) else len(self.class_names)
-        seen = supervise.inspect(masked, classes=asked or None, store=store)
+        advice = (
+            "deeplab learns masks, and none of these images has one. Give a labelled data set, or "
+            "the run of a method without labels to `zerolabel refine`."
+        )
+        masked, seen = self.told(samples, advice=advice, store=store)
         begin = pupils.start(c, classes=len(seen.pixels), seed=c.seed)
         empty = set(seen.void)
         samples = [sample for sample in masked if sample.id not in empty]
@@ -153,49 +144,24 @@ class Deeplab(Method):
             store=store,
         )
         self.arrays, self.losses = found.weights, found.losses
-        self.notes = [note for note in self.notes if not note.startswith((LABELS, STUDENT))]
-        self.notes += [LABELS + problem for problem in seen.problems()]
-        self.notes += [f"{STUDENT}began from {begin.words}"]
-        self.notes += [STUDENT + denoise.words(found, self._training)]
-
-    def evidence(
-        self, samples: Sequence[Sample], *, store: Store
-    ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
-        """See `Method.evidence`; scores are probabilities on the student's grid."""
-        found, failures = [], {}
-        for sample in samples:
-            try:
-                scores = self._look(sample)
-            except ImageError as error:
-                failures[sample.id] = str(error)
-                continue
-            found.append((sample, Evidence(scores, surest(scores))))
-        return found, failures
-
-    def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
-        """See `Method.look_into`; what is compared are probabilities, averaged over a grid."""
-        scores = self._look(sample)
-        h, w = (min(GRID, side) for side in scores.shape[1:])
-        coarse = F.adaptive_avg_pool2d(scores, (h, w))
-        sizes = scores.argmax(0).flatten().bincount(minlength=self.k)
-        names = self.names()
-        maps = {
-            names.get(i, f"class {i}"): scores[i]
-            for i in sizes.argsort(descending=True, stable=True)[:SHOWN].tolist()
-        }
-        return Anatomy(coarse.permute(1, 2, 0), coarse.argmax(0), maps=maps)
+        self.notes = [note for note in self.notes if not note.startswith(NOTE)]
+        self.notes += [f"{NOTE}began from {begin.words}"]
+        self.notes += [NOTE + denoise.words(found, self._training)]
 
     def student(self) -> Pupil:
         """The network with the weights of the model, built once: frozen, in evaluation mode."""
-        mark = self.arrays[pupils.HEADS[self.config.network]]
-        if self._net is None or self._net[0] is not mark:
-            net = pupils.rebuild(self.arrays, self.config)
-            self._net = mark, net.to(self.backbone.device)
-        return self._net[1]
+        return self._net.get(self.arrays[pupils.HEADS[self.config.network]], self._build)
+
+    def seen_at(self) -> tuple[int, int]:
+        """(H, W) in pixels at which the student sees images: `size` in whole patches."""
+        patch = self.student().patch
+        H, W = (max(patch, side - side % patch) for side in self.config.size)
+        return H, W
+
+    def _build(self) -> Pupil:
+        return pupils.rebuild(self.arrays, self.config).to(self.backbone.device)
 
     def _look(self, sample: Sample) -> Tensor:
-        """Probabilities of the classes in an image, float32 (K, h, w)."""
-        net = self.student()
-        H, W = (max(net.patch, side - side % net.patch) for side in self.config.size)
-        image = denoise.small(sample.load(), (H, W))[None].to(self.backbone.device)
-        return denoise.look(net, image)[0].cpu()
+        """See `PixelMethod._look`; on the student's grid."""
+        image = denoise.small(sample.load(), self.seen_at())[None].to(self.backbone.device)
+        return denoise.look(self.student(), image)[0].cpu()

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from zerolabel.backbones import Backbone
-from zerolabel.errors import ImageError, StoreError, UsageError
-from zerolabel.methods.base import Anatomy, Evidence, Method, surest
+from zerolabel.errors import StoreError, UsageError
+from zerolabel.methods.base import Anatomy
+from zerolabel.methods.pixels import PixelMethod, anatomy
 from zerolabel.stages import denoise
 from zerolabel.stages.pictures import PHOTOS, picture
 from zerolabel.store import Store
@@ -31,8 +31,6 @@ FORMAT = 1  # of the metadata
 MARK = "zerolabel"  # the key that says whose file it is; all others begin with it
 FACTS = ("format", "method", "settings", "categories", "digest", "notes")
 INSTALL = "Install it with `pip install 'zerolabel[onnx]'`."
-GRID = 28  # cells a side of what `explain` compares, at most
-SHOWN = 4  # categories that it draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,12 +139,15 @@ def onnxruntime() -> Any:
     return runtime
 
 
-class OnnxStudent(Method):
-    """A student out of an ONNX file."""
+class OnnxStudent(PixelMethod):
+    """A student out of an ONNX file; photos are seen one by one.
+
+    In whole numbers the scale of a layer is that of all it sees at once, and no mask shall depend
+    on other photos; on a processor a batch is no faster either.
+    """
 
     name = "onnx"
     PRESETS = {"default": Config()}
-    auto_backbone = "none"
     config: Config
 
     def __init__(self, network: Network, backbone: Backbone) -> None:
@@ -166,33 +167,10 @@ class OnnxStudent(Method):
         """Refuse: what is in the file has learned."""
         raise UsageError("An ONNX file cannot learn. Refine a run, and export the student.")
 
-    def evidence(
-        self, samples: Sequence[Sample], *, store: Store
-    ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
-        """See `Method.evidence`; photos are seen one by one.
-
-        In whole numbers the scale of a layer is that of all it sees at once, and no mask shall
-        depend on other photos; on a processor a batch is no faster either.
-        """
-        found, failures = [], {}
-        for sample in samples:
-            try:
-                scores = self._look(sample)
-            except ImageError as error:
-                failures[sample.id] = str(error)
-                continue
-            found.append((sample, Evidence(scores, surest(scores))))
-        return found, failures
-
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
-        """See `Method.look_into`; what is compared are probabilities, averaged over a grid."""
-        scores = self._look(sample)
-        h, w = (min(GRID, side) for side in scores.shape[1:])
-        coarse = F.adaptive_avg_pool2d(scores, (h, w))
-        sizes = scores.argmax(0).flatten().bincount(minlength=self.k)
-        chosen = sizes.argsort(descending=True, stable=True)[:SHOWN].tolist()
-        maps = {self.network.facts["categories"][i]["name"]: scores[i] for i in chosen}
-        return Anatomy(coarse.permute(1, 2, 0), coarse.argmax(0), maps=maps)
+        """See `PixelMethod.look_into`; categories have the names in the file."""
+        names = {entry["id"]: entry["name"] for entry in self.network.facts["categories"]}
+        return anatomy(self._look(sample), names)
 
     def _look(self, sample: Sample) -> Tensor:
         return torch.from_numpy(self.network.scores(prepare(sample, self.config))[0])

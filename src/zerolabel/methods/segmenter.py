@@ -20,7 +20,9 @@ from zerolabel.backbones.vit import VitBackbone
 from zerolabel.data.transforms import to_tensor
 from zerolabel.errors import ImageError, UsageError, unknown_name
 from zerolabel.methods import METHODS, SUPERVISED
-from zerolabel.methods.base import Anatomy, Evidence, Method, class_names, pick, surest
+from zerolabel.methods.base import Anatomy, Evidence, class_names, pick, surest
+from zerolabel.methods.built import Built
+from zerolabel.methods.told import NOTE, ToldMethod
 from zerolabel.networks.mask_transformer import (
     LinearConfig,
     MaskTransformerConfig,
@@ -44,7 +46,6 @@ CHOICES = {
     "colours": ("auto", *whole.COLOURS),
     "amp": ("auto", "on", "off"),
 }
-NOTE = "labels: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ PRESETS = {
 }
 
 
-class Segmenter(Method):
+class Segmenter(ToldMethod):
     """Encoder and decoder, trained on the labels of a data set."""
 
     name = "segmenter"
@@ -180,16 +181,12 @@ class Segmenter(Method):
         self._training: SupervisedTraining = pick(
             SupervisedTraining, c, tuned=c.encoder == "tuned", amp=amp
         )
-        self._built: tuple[Tensor, ViT, nn.Module] | None = None
+        self._built = Built[tuple[ViT, nn.Module]]()
 
     @property
     def k(self) -> int:
         """See `Method.k`."""
         return whole.classes(self.arrays)
-
-    def names(self) -> dict[int, str]:
-        """See `Method.names`: those of the classes, where the data set has names."""
-        return dict(enumerate(self.class_names[: self.k]))
 
     def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
         """See `Method.fit`; samples without a label are left out."""
@@ -197,19 +194,12 @@ class Segmenter(Method):
         if self.config.checkpoint:
             self._take(samples)
             return
-        labelled = [sample for sample in samples if sample.load_label is not None]
-        if not labelled:
-            *most, last = sorted(METHODS.keys() - SUPERVISED)
-            free = f"{', '.join(most)} and {last}"
-            raise UsageError(
-                "segmenter learns from labels, and none of these images has one. Give a labelled "
-                f"data set, or --set checkpoint=FILE; {free} need no labels."
-            )
-        self.class_names = class_names(labelled)
-        asked = self.config.k if isinstance(self.config.k, int) else len(self.class_names)
-        seen = supervise.inspect(labelled, classes=asked or None, store=store)
-        self.notes = [note for note in self.notes if not note.startswith(NOTE)]
-        self.notes += [NOTE + problem for problem in seen.problems()]
+        *most, last = sorted(METHODS.keys() - SUPERVISED)
+        advice = (
+            "segmenter learns from labels, and none of these images has one. Give a labelled "
+            f"data set, or --set checkpoint=FILE; {', '.join(most)} and {last} need no labels."
+        )
+        labelled, seen = self.told(samples, advice=advice, store=store)
         found = supervise.train(
             copy.deepcopy(self.backbone.net),
             self._head(len(seen.pixels)),
@@ -271,15 +261,15 @@ class Segmenter(Method):
 
     def _networks(self) -> tuple[ViT, nn.Module]:
         """Encoder and decoder with the weights of the model, built once."""
-        mark = self.arrays[next(iter(self.arrays))]
-        if self._built is None or self._built[0] is not mark:
-            if self.config.checkpoint:
-                made = whole.rebuild(self.arrays)
-            else:
-                made = whole.trained(self.arrays, self.backbone.net, self._head(self.k))
-            encoder, head = (network.to(self.backbone.device).eval() for network in made)
-            self._built = mark, cast(ViT, encoder), head
-        return self._built[1:]
+        return self._built.get(self.arrays[next(iter(self.arrays))], self._build)
+
+    def _build(self) -> tuple[ViT, nn.Module]:
+        if self.config.checkpoint:
+            made = whole.rebuild(self.arrays)
+        else:
+            made = whole.trained(self.arrays, self.backbone.net, self._head(self.k))
+        encoder, head = (network.to(self.backbone.device).eval() for network in made)
+        return cast(ViT, encoder), head
 
     def _prepare(self, images: Tensor) -> Tensor:
         """Normalise images (B, 3, H, W) of 0..255 as the encoder was trained with."""

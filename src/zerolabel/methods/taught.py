@@ -16,6 +16,7 @@ from torch import Tensor
 from zerolabel.backbones import Backbone
 from zerolabel.errors import UsageError
 from zerolabel.methods.base import pick
+from zerolabel.methods.built import Built
 from zerolabel.methods.worded import WordConfig, WordMethod
 from zerolabel.networks.bias import BiasConfig, Rectifier
 from zerolabel.networks.distilled import BIASED, Distilled
@@ -50,7 +51,7 @@ class TaughtMethod(WordMethod):
             )
         whole = config.crop - config.crop % backbone.stride
         self.config = replace(self.config, crop=whole)
-        self._pupil: tuple[Tensor, Distilled] | None = None
+        self._pupil = Built[Distilled]()
 
     def library(self, samples: Sequence[Sample], *, batch: int, store: Store) -> Library:
         """Squares of photos to learn from."""
@@ -131,14 +132,12 @@ class TaughtMethod(WordMethod):
 
     def pupil(self) -> Distilled:
         """The student with the weights of the model, built once."""
-        mark = self.arrays["head.queries"]
-        if self._pupil is None or self._pupil[0] is not mark:
-            bias = self.inherited() if self.config.head in BIASED else None
-            made = distil.rebuild(
-                self.arrays, pick(Student, self.config), bias=bias, unit=self.unit
-            )
-            self._pupil = mark, made.to(self.backbone.device)
-        return self._pupil[1]
+        return self._pupil.get(self.arrays["head.queries"], self._build)
+
+    def _build(self) -> Distilled:
+        bias = self.inherited() if self.config.head in BIASED else None
+        made = distil.rebuild(self.arrays, pick(Student, self.config), bias=bias, unit=self.unit)
+        return made.to(self.backbone.device)
 
     def inherited(self) -> BiasConfig | None:
         """What the student's head inherits."""

@@ -10,22 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from zerolabel.backbones import Backbone
-from zerolabel.errors import ImageError, UsageError
-from zerolabel.methods.base import Anatomy, Evidence, Method, class_names, pick, surest
+from zerolabel.methods.base import pick
+from zerolabel.methods.built import Built
+from zerolabel.methods.pixels import PixelMethod
+from zerolabel.methods.told import ToldMethod
 from zerolabel.networks.unet import UNet, UNetConfig, random_unet
-from zerolabel.stages import supervise, wnet
+from zerolabel.stages import wnet
 from zerolabel.stages.pictures import kept_scale, picture, scale
 from zerolabel.store import Store
 from zerolabel.training.unet import UnetTraining
 from zerolabel.types import Sample
-
-NOTE = "labels: "
-GRID = 28  # cells a side of what `explain` compares
-SHOWN = 4  # classes that it draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,41 +63,30 @@ class Config:
 PRESETS = {"default": Config(), "protocol": Config(refine="bilinear")}
 
 
-class Unet(Method):
+class Unet(ToldMethod, PixelMethod):
     """A U-Net that learns from labels."""
 
     name = "unet"
     PRESETS = PRESETS
-    auto_backbone = "none"
     config: Config
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)
-        self._net: tuple[Tensor, UNet] | None = None
+        self._net = Built[UNet]()
 
     @property
     def k(self) -> int:
         """See `Method.k`."""
         return len(self.arrays["head.bias"])
 
-    def names(self) -> dict[int, str]:
-        """See `Method.names`: those of the classes, where the data set has names."""
-        return dict(enumerate(self.class_names[: self.k]))
-
     def fit(self, samples: Sequence[Sample], *, store: Store) -> None:
         """See `Method.fit`; samples without a label are left out."""
         c = self.config
-        labelled = [sample for sample in samples if sample.load_label is not None]
-        if not labelled:
-            raise UsageError(
-                "unet learns from labels, and none of these images has one. Give a labelled data "
-                "set; wnet is made of the same network and needs no labels."
-            )
-        self.class_names = class_names(labelled)
-        asked = c.k if isinstance(c.k, int) else len(self.class_names)
-        seen = supervise.inspect(labelled, classes=asked or None, store=store)
-        self.notes = [note for note in self.notes if not note.startswith(NOTE)]
-        self.notes += [NOTE + problem for problem in seen.problems()]
+        advice = (
+            "unet learns from labels, and none of these images has one. Give a labelled data set; "
+            "wnet is made of the same network and needs no labels."
+        )
+        labelled, seen = self.told(samples, advice=advice, store=store)
         found = scale(labelled, store=store)
         weights, self.losses = wnet.train_on_labels(
             pick(UNetConfig, c, bands=found.bands, outputs=len(seen.pixels)),
@@ -114,42 +100,18 @@ class Unet(Method):
         )
         self.arrays = weights | found.arrays()
 
-    def evidence(
-        self, samples: Sequence[Sample], *, store: Store
-    ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
-        """See `Method.evidence`; scores are probabilities at the size that the network saw."""
-        found, failures = [], {}
-        for sample in samples:
-            try:
-                scores = self._look(sample)
-            except ImageError as error:
-                failures[sample.id] = str(error)
-                continue
-            found.append((sample, Evidence(scores, surest(scores))))
-        return found, failures
-
-    def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
-        """See `Method.look_into`; there are no patches, so pixels are averaged over a grid."""
-        scores = self._look(sample)
-        coarse = torch.nn.functional.adaptive_avg_pool2d(scores[None], GRID)[0]
-        most = torch.bincount(scores.argmax(0).flatten(), minlength=self.k)
-        chosen = most.argsort(descending=True)[:SHOWN].tolist()
-        names = self.names()
-        maps = {names.get(k, f"class {k}"): scores[k] for k in chosen}
-        return Anatomy(coarse.permute(1, 2, 0), coarse.argmax(0), maps=maps)
-
     def _look(self, sample: Sample) -> Tensor:
         """Probabilities of the classes in an image, float32 (K, H, W)."""
         size = None if self.config.native else self.config.size
         image = picture(sample, kept_scale(self.arrays), size=size).to(self.backbone.device) / 255
-        return wnet.look(self._built(), image, tile=self.config.tile)
+        return wnet.look(self.network(), image, tile=self.config.tile)
 
-    def _built(self) -> UNet:
-        """The network with the weights of the model, built once."""
-        mark = self.arrays["head.bias"]
-        if self._net is None or self._net[0] is not mark:
-            bands = len(self.arrays["low"])
-            net = random_unet(pick(UNetConfig, self.config, bands=bands, outputs=self.k), seed=0)
-            net.load_state_dict({name: self.arrays[name] for name in net.state_dict()})
-            self._net = mark, net.to(self.backbone.device).eval().requires_grad_(False)
-        return self._net[1]
+    def network(self) -> UNet:
+        """The network with the weights of the model, built once: frozen, in evaluation mode."""
+        return self._net.get(self.arrays["head.bias"], self._build)
+
+    def _build(self) -> UNet:
+        bands = len(self.arrays["low"])
+        net = random_unet(pick(UNetConfig, self.config, bands=bands, outputs=self.k), seed=0)
+        net.load_state_dict({name: self.arrays[name] for name in net.state_dict()})
+        return net.to(self.backbone.device).eval().requires_grad_(False)

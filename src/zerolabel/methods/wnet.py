@@ -9,6 +9,7 @@ Shapes: `C` bands, `H W` pixels, `K` channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from zerolabel.backbones import Backbone
 from zerolabel.errors import ImageError, UsageError
 from zerolabel.methods.base import BATCH, ENOUGH, Anatomy, Evidence, Method, Portrait, pick
+from zerolabel.methods.built import Built
+from zerolabel.methods.pixels import anatomy, coarse
 from zerolabel.methods.wnet_config import CHANNELS, PRESETS, Config
 from zerolabel.networks.unet import UNetConfig, WNet, random_wnet
 from zerolabel.ops.ncut import Affinity
@@ -32,9 +35,7 @@ from zerolabel.training.wnet import WnetTraining
 from zerolabel.types import Image, Sample
 
 NOTE = "channels: "
-GRID = 28  # cells a side of what `explain` compares
 LOOKED_AT, LEAST = 16, 0.01  # images that tell which channels are used; share that counts
-SHOWN = 4  # channels that it draws
 PIECE = 0.005  # share of an image below which a piece does not help to find categories
 SHARP = 20.0  # of the softmax over cosines to categories
 FLOOR = 1e-4  # of a probability, where its logarithm is taken
@@ -59,7 +60,7 @@ class Wnet(Method):
             raise UsageError(f"level is a strength of 0..1, got {config.level:g}.")
         super().__init__(config, backbone)
         self._training()
-        self._net: tuple[Tensor, WNet] | None = None
+        self._net = Built[WNet]()
 
     @property
     def k(self) -> int:
@@ -113,20 +114,16 @@ class Wnet(Method):
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """See `Method.look_into`; there are no patches, so pixels are averaged over a grid."""
         _, scores = self._look(sample)
-        coarse = F.adaptive_avg_pool2d(scores[None], GRID)[0]
-        most = torch.bincount(scores.argmax(0).flatten(), minlength=len(scores))
-        chosen = most.argsort(descending=True)[:SHOWN].tolist()
-        maps = {f"channel {k}": scores[k] for k in chosen}
-        parts = coarse.argmax(0)
-        if "centroids" in self.arrays:
-            [(_, found)], _ = self.evidence([sample], store=store)
-            parts = F.adaptive_avg_pool2d(found.scores[None], GRID)[0].argmax(0)
-        return Anatomy(coarse.permute(1, 2, 0), parts, maps=maps)
+        seen = anatomy(scores, {}, other="channel")
+        if "centroids" not in self.arrays:
+            return seen
+        [(_, found)], _ = self.evidence([sample], store=store)
+        return replace(seen, parts=coarse(found.scores).argmax(0))
 
     def portray(self, sample: Sample) -> Sequence[Portrait]:
         """See `Method.portray`: the image drawn again, and its pieces at several levels."""
         image, scores = self._look(sample)
-        again = wnet.reconstruct(self._built(), self._normalised(image))
+        again = wnet.reconstruct(self.network(), self._normalised(image))
         tree = tree_of(scores, image)
         pieces = {}
         for count, level in levels(tree.heights):
@@ -144,7 +141,7 @@ class Wnet(Method):
         """An image, (C, H, W) of 0..255, and the probabilities of its channels, (K, H, W)."""
         size = None if self.config.native else self.config.size
         image = picture(sample, kept_scale(self.arrays), size=size)
-        encoder, tile = self._built().encoder, self.config.tile
+        encoder, tile = self.network().encoder, self.config.tile
         return image, wnet.look(encoder, self._normalised(image), tile=tile)
 
     def _pieces(self, sample: Sample) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -206,15 +203,14 @@ class Wnet(Method):
     def _normalised(self, image: Tensor) -> Tensor:
         return image.to(self.backbone.device) / 255
 
-    def _built(self) -> WNet:
-        """The network with the weights of the model, built once."""
-        mark = self.arrays["encoder.head.bias"]
-        if self._net is None or self._net[0] is not mark:
-            net = random_wnet(self._network(len(self.arrays["low"])), seed=0)
-            names = net.state_dict().keys()
-            net.load_state_dict({name: self.arrays[name] for name in names})
-            self._net = mark, net.to(self.backbone.device).eval().requires_grad_(False)
-        return self._net[1]
+    def network(self) -> WNet:
+        """The network with the weights of the model, built once: frozen, in evaluation mode."""
+        return self._net.get(self.arrays["encoder.head.bias"], self._build)
+
+    def _build(self) -> WNet:
+        net = random_wnet(self._network(len(self.arrays["low"])), seed=0)
+        net.load_state_dict({name: self.arrays[name] for name in net.state_dict()})
+        return net.to(self.backbone.device).eval().requires_grad_(False)
 
 
 def shown(image: Tensor) -> Image:

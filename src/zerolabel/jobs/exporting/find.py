@@ -10,7 +10,7 @@ from PIL import Image
 from zerolabel.data.benchmarks import open_dataset
 from zerolabel.errors import DataError, StoreError, UsageError
 from zerolabel.jobs.run.photos import open_photos
-from zerolabel.jobs.run.place import read_place
+from zerolabel.jobs.run.place import place_of
 from zerolabel.outputs.masks import mask_names
 from zerolabel.store import read_json
 
@@ -92,11 +92,7 @@ def find_root(run: Path, data: str | Path | None, split: str | None) -> Path:
         DataError: the place is gone.
         UsageError: nothing says where the photos are.
     """
-    if data is None:
-        path, before = read_place(run)
-        split = split or before
-    else:
-        path = Path(data)
+    path, split = place_of(run, data, split)
     dataset = open_dataset(path, split=split) if path.is_dir() else None
     if dataset is not None:
         return dataset.images.resolve()

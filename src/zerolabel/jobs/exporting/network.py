@@ -19,11 +19,9 @@ from zerolabel.jobs.exporting.graph import NormalisedPupil, PaddedUNet
 from zerolabel.jobs.run.model import Model, load
 from zerolabel.jobs.run.names import plain
 from zerolabel.jobs.run.student import ONNX
-from zerolabel.methods.base import pick
 from zerolabel.methods.deeplab import Deeplab
 from zerolabel.methods.onnx_student import FORMAT, MARK, PREPARE, Config, prepare
 from zerolabel.methods.unet import Unet
-from zerolabel.networks.unet import UNetConfig, random_unet
 from zerolabel.stages.pictures import PHOTOS, kept_scale
 from zerolabel.store import read_json
 from zerolabel.types import Category, Sample
@@ -76,18 +74,12 @@ def portable(model: Model) -> tuple[nn.Module, Config]:
     method, config = model.method, model.method.config
     net: nn.Module
     if isinstance(method, Deeplab):
-        student = method.student()
-        net, patch = NormalisedPupil(student), student.patch
+        net, size = NormalisedPupil(method.student()), method.seen_at()
     else:
         assert isinstance(method, Unet)  # `open_student` lets no other one through
         _check_unet(method)
-        made = random_unet(pick(UNetConfig, config, outputs=method.k), seed=0)
-        made.load_state_dict({name: method.arrays[name] for name in made.state_dict()})
-        net, patch = PaddedUNet(made), 1
-    height, width = (max(patch, side - side % patch) for side in config.size)
-    return net.eval(), Config(
-        of=method.name, size=(height, width), refine=config.refine, seed=config.seed
-    )
+        net, size = PaddedUNet(method.network()), config.size
+    return net.eval(), Config(of=method.name, size=size, refine=config.refine, seed=config.seed)
 
 
 def with_facts(graph: Any, model: Model, config: Config) -> bytes:

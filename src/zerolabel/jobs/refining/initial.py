@@ -18,7 +18,7 @@ from zerolabel.jobs.fit import open_samples
 from zerolabel.jobs.naming.album import Album, open_album
 from zerolabel.jobs.naming.finished import read_finished
 from zerolabel.jobs.run.names import unnamed
-from zerolabel.jobs.run.place import note_place, read_place
+from zerolabel.jobs.run.place import note_place, place_of
 from zerolabel.jobs.scoring.facts import read_facts, read_view
 from zerolabel.outputs.masks import IGNORE_16
 from zerolabel.types import IGNORE, Category, LabelMap, Sample
@@ -121,12 +121,10 @@ def open_initial(run: Path, data: str | Path | None, split: str | None) -> Initi
             "Run the command that made it again."
         )
     made = read_facts(run)
-    if data is None:
-        data, before = read_place(run)
-        split = split or before
-    found, words = open_samples(data, split, **read_view(run))
+    path, split = place_of(run, data, split)
+    found, words = open_samples(path, split, **read_view(run))
     samples = [replace(s, load_label=None, load_regions=None, classes=()) for s in found]
-    place, album = note_place(data, split), open_album(run, samples)
+    place, album = note_place(path, split), open_album(run, samples)
     return Initial(run, made, categories, samples, words, place, album)
 
 

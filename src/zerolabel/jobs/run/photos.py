@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zerolabel.jobs.fit import open_samples
-from zerolabel.jobs.run.place import read_place
+from zerolabel.jobs.run.place import place_of
 from zerolabel.jobs.scoring.facts import read_view
 from zerolabel.types import Sample
 
@@ -26,7 +26,4 @@ def open_photos(run: Path, data: str | Path | None, split: str | None) -> Sequen
         UsageError: the run names no place, or there is no such split.
         DataError: the place is gone or holds no image.
     """
-    if data is None:
-        data, before = read_place(run)
-        split = split or before
-    return open_samples(data, split, **read_view(run))[0]
+    return open_samples(*place_of(run, data, split), **read_view(run))[0]

@@ -22,6 +22,27 @@ def note_place(data: str | Path, split: str | None) -> dict[str, str]:
     return place if split is None else place | {"data_split": split}
 
 
+def place_of(run: Path, data: str | Path | None, split: str | None) -> tuple[Path, str | None]:
+    """Find where the images of a run are now.
+
+    Args:
+        run: a run directory.
+        data: where they are; None takes the place that the run itself names.
+        split: of a data set; None takes that of the run, or the default if `data` is given.
+
+    Returns:
+        The path, and the split or None.
+
+    Raises:
+        UsageError: nothing says where they are.
+        DataError: they are not in the place that the run names.
+    """
+    if data is not None:
+        return Path(data), split
+    path, before = read_place(run)
+    return path, split or before
+
+
 def read_place(run: Path) -> tuple[Path, str | None]:
     """Read where the images of a run are.
 
