@@ -107,6 +107,9 @@ def test_students_of_masks_are_light_ones_and_tiny_in_a_rehearsal(monkeypatch, t
     alone, cell = small(experiment).cells
     assert (cell.student, cell.student_settings) == ("light", {"iterations": 300})
     assert (alone.student, alone.student_settings) == (None, {})
+    light = replace(taught, student="light", student_settings={"refine": "bilinear"})
+    [cell] = small(replace(experiment, cells=(light,))).cells
+    assert cell.student_settings == {"refine": "bilinear", "iterations": 300}
     alone, cell = rehearse(experiment, tmp_path)[0].cells
     assert cell.student == "deeplabv3"
     assert {"arch": "small", "start": "random", "iterations": 2}.items() <= (

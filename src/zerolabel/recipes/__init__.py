@@ -35,6 +35,7 @@ RECIPES = {
     "datus-suim-valid": "zerolabel.recipes.datus_ablations:suim_valid",
     "datus-coco": "zerolabel.recipes.datus:coco",
     "datus-coco-clusters": "zerolabel.recipes.datus_ablations:coco_clusters",
+    "datus-light": "zerolabel.recipes.datus:light",
     "dino-jaccard": "zerolabel.recipes.dino:jaccard",
     "dino-knn": "zerolabel.recipes.dino:knn",
     "dino-attention": "zerolabel.recipes.dino:attention",

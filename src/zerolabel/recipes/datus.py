@@ -116,6 +116,24 @@ def coco() -> Experiment:
     return Experiment(title="DatUS2 on COCO-Stuff 27", cells=cells, metrics=METRICS)
 
 
+def light() -> Experiment:
+    """DatUS2 on small data, its masks before and after the light student, three seeds.
+
+    Command: `zerolabel reproduce datus-light DATA`, DATA holding CamVid and PASCAL VOC 2012 in
+    folders of any name; no download. Time: with one core 20 minutes a row and seed.
+    Expected: docs/refine.md; nothing of it is published elsewhere. Both are enlarged bilinearly, so
+    that no edge of a photo helps either.
+    """
+    data = (("camvid", "val", "camvid11", 11), ("voc", "val", "voc21", 21))
+    cells = []
+    for name, split, space, k in data:
+        cell = Cell(data=name, split=split, space=space, method="datus", settings={"k": k})
+        cell = replace(cell, preset="protocol", backbone="embedded")
+        refined = replace(cell, student="light", student_settings={"refine": "bilinear"})
+        cells += [replace(c, seed=seed) for c in (cell, refined) for seed in range(3)]
+    return Experiment(title="DatUS2 and the light student", cells=tuple(cells))
+
+
 def taught(cell: Cell, quote: Quote | None = None) -> Cell:
     """The whole pipeline: the masks of a cell, refined by the student."""
     body = os.environ.get(STUDENT, "")

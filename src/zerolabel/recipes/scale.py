@@ -85,7 +85,7 @@ def small(experiment: Experiment) -> Experiment:
             settings=_changed(cell, size=(SIDE, SIDE), iterations=ITERATIONS, **less),
             probe=_probe(cell, (SIDE, SIDE)),
             student=cell.student and PUPIL,
-            student_settings={"iterations": ITERATIONS} if cell.student else {},
+            student_settings=_shorter(cell),
         )
 
     return _scaled(experiment, shrink, SMALL)
@@ -166,6 +166,12 @@ def _pupil(cell: Cell) -> dict[str, str]:
     asked = vars(find(cell.method).PRESETS[cell.preset]) | dict(cell.settings)
     wanted = asked.get("student", "none") != "none"
     return {"student": STUDENT, "student_weights": ""} if wanted else {}
+
+
+def _shorter(cell: Cell) -> dict[str, Any]:
+    """Settings of the light student, which another one's would not suit."""
+    own = cell.student_settings if cell.student == PUPIL else {}
+    return {**own, "iterations": ITERATIONS} if cell.student else {}
 
 
 def _body(path: Path) -> str:
