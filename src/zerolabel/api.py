@@ -79,7 +79,8 @@ def segment(
         data: a folder of images at any depth, one image file, or a data set in a known layout.
         out: the run directory: masks, overlays, categories, report, model.
         method: a name of `list_methods()`.
-        k: number of categories, or "auto"; None leaves it to the preset, whose default is "auto".
+        k: number of categories, a range of it such as "8-30", or "auto"; None leaves it to
+            the preset, whose default is "auto".
         granularity: several numbers of categories instead of k, e.g. [5, 16, 19]: one run for each,
             in `out/k5` and so on, and a page with all of them side by side.
         preset: the method's published or default settings by name.
@@ -133,7 +134,7 @@ def fit(
         data: as in `segment`.
         out: folder to keep the model and finished work in; None keeps neither.
         method: as in `segment`, and so the arguments after it.
-        k: number of categories, or "auto".
+        k: as in `segment`.
         preset: settings by name.
         backbone: a name of `list_backbones()`, or "auto": DINO if its weights are here, else the
             embedded one.

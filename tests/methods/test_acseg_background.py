@@ -93,6 +93,9 @@ def test_the_background_is_one_of_the_categories(samples, background):
     made, store = small(samples, background=background, k="auto")
     assert made.k == max(made.curve, key=made.curve.get) + 1
     check(made, samples, store)
+    made, _ = small(samples, background=background, k="4-6")
+    assert made.k == max(made.curve, key=made.curve.get) + 1
+    assert set(made.curve) <= {3, 4, 5}
     two, store = small(samples, background=background, k=2)
     check(two, samples, store)
     with pytest.raises(UsageError, match="at least two categories: give --k 2"):

@@ -218,6 +218,8 @@ def test_k_is_the_number_of_classes(samples):
     assert any("boat" in note for note in more.notes)
     with pytest.raises(UsageError, match="found 2, e.g. in"):
         fit(samples, k=2)
+    with pytest.raises(UsageError, match="Labels say .*k = 2-9 was asked for"):
+        fit(samples, k="2-9")
 
 
 def test_without_masks_there_is_nothing_to_learn():

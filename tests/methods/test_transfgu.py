@@ -204,6 +204,9 @@ def test_the_number_of_objects_can_be_chosen_beside_stuff_and_background():
     made, _ = fit(coloured_world(8), k="auto", stuff=2, stuff_share=0.99)
     assert made.k == max(made.curve, key=made.curve.get) == 4
     assert min(made.curve) == 4  # two kinds of objects at least
+    made, _ = fit(coloured_world(8), k="5-7", stuff=2, stuff_share=0.99)
+    assert made.k == max(made.curve, key=made.curve.get)
+    assert set(made.curve) == {5, 6, 7}
     made, _ = fit(coloured_world(8), k="auto", background="quiet")
     assert made.k == max(made.curve, key=made.curve.get) == 3
 

@@ -5,7 +5,7 @@ from sklearn.metrics import adjusted_rand_score
 from zerolabel.data.synthetic import directions
 from zerolabel.errors import UsageError
 from zerolabel.ops.cluster import assign
-from zerolabel.stages.categorise import CATEGORISE, Categorise, categorise
+from zerolabel.stages.categorise import CATEGORISE, Categorise, categorise, span, without
 
 
 def vectors(k=4, n=30, seed=0):
@@ -71,12 +71,50 @@ def test_wrong_settings_are_explained():
         UsageError, match="Unknown categorise stage 'k-means'.*Did you mean 'kmeans'"
     ):
         categorise(x, Categorise(categorise="k-means", k=2))
-    with pytest.raises(UsageError, match="k must be 'auto' or a whole number, got 'many'"):
+    with pytest.raises(UsageError, match="k must be auto or a whole number, .* got 'many'"):
         categorise(x, Categorise(k="many"))
     with pytest.raises(UsageError, match="7 categories were asked for, but only 6 regions"):
         categorise(x, Categorise(k=7))
     with pytest.raises(UsageError, match=r"k must be in 1\.\.6"):
         categorise(x, Categorise(k=0))
+
+
+def test_a_range_is_what_k_is_chosen_from():
+    x, _ = vectors(k=4)
+    found = categorise(x, Categorise(k="3-6"))
+    assert len(found.centroids) == 4
+    assert list(found.curve) == [3, 4, 5, 6]
+    assert found.curve == {
+        k: v for k, v in categorise(x, Categorise()).curve.items() if 3 <= k <= 6
+    }
+    assert len(categorise(x, Categorise(k="6-9")).centroids) in range(6, 10)
+
+
+def test_a_range_beyond_the_vectors_is_refused():
+    x, _ = vectors(k=2, n=3)
+    with pytest.raises(UsageError, match="8 categories were asked for, but only 6 regions"):
+        categorise(x, Categorise(k="8-30"))
+    assert len(categorise(x, Categorise(k="5-30")).centroids) == 5  # too few to choose from
+
+
+@pytest.mark.parametrize(
+    "k", ["1-4", "4-4", "5-4", "-4", "4-", "4-5-6", "a-b", "", True, 3.5, None]
+)
+def test_what_is_no_range_is_refused(k):
+    with pytest.raises(
+        UsageError, match="k must be auto or a whole number, or a range such as 8-30"
+    ):
+        span(k)
+
+
+def test_what_is_not_clustered_is_left_out_of_a_range():
+    assert span(7) is None
+    assert (span("auto", most=12), span("8-30", most=12)) == ((2, 12), (8, 30))
+    assert [without(k, 2) for k in (7, "auto", "8-30", "2-9")] == [5, "auto", "6-28", "2-7"]
+    assert without("2-3", 0) == "2-3"
+    assert without("2-4", 1) == "2-3"
+    with pytest.raises(UsageError, match="1 of 2-3 categories .* ends with 4 or more"):
+        without("2-3", 1)
 
 
 def test_all_components_are_a_rotation_and_change_nothing():

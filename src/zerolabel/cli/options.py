@@ -27,7 +27,9 @@ FIT = (
     click.option(
         "--method", default="datus", show_default=True, help=f"One of {', '.join(METHODS)}."
     ),
-    click.option("--k", type=K(), help="Number of categories, or auto.  [default: auto]"),
+    click.option(
+        "--k", type=K(), help="Number of categories, a range of it, or auto.  [default: auto]"
+    ),
     click.option(
         "--classes",
         metavar="WORDS",

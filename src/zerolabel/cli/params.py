@@ -8,17 +8,19 @@ import click
 
 
 class K(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on only
-    """A number of categories, or "auto"."""
+    """A number of categories, a range of it, or "auto"."""
 
-    name = "auto|N"
+    name = "auto|N|N-M"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
         """Parse it; anything else is wrong usage."""
         if value == "auto":
             return "auto"
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"expected auto or a whole number from 1 on, found {value!r}.", param, ctx)
-        return int(value)
+        parts = str(value).split("-")
+        if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+            expected = "auto or a whole number from 1 on"
+            self.fail(f"expected {expected}, found {value!r}. A range is 8-30.", param, ctx)
+        return int(value) if len(parts) == 1 else str(value)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]

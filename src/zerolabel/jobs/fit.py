@@ -238,7 +238,8 @@ def note(*, geometry: str = FULL, previews: Three = PREVIEW) -> dict[str, Any]:
 
 def _guess(method: Method, images: int) -> list[str]:
     """Say so where the number of categories was chosen from too little."""
-    if images >= FEW or method.class_names or getattr(method.config, "k", None) != "auto":
+    asked = getattr(method.config, "k", None)
+    if images >= FEW or method.class_names or not isinstance(asked, str):
         return []
     few = "one image is" if images == 1 else f"{images} images are"
     return [f"k = {method.k} is a guess, because {few} too few to choose it from; --k sets it"]

@@ -25,7 +25,7 @@ from zerolabel.methods.base import BATCH, class_names
 from zerolabel.methods.regions import RegionMethod
 from zerolabel.networks.concepts import ConceptConfig, ConceptGenerator
 from zerolabel.stages import by_text, concepts, encode, foreground
-from zerolabel.stages.categorise import Categorise
+from zerolabel.stages.categorise import Categorise, without
 from zerolabel.stages.classify import region_labels, retrieve
 from zerolabel.stages.describe import wants
 from zerolabel.stages.discover import Encoded, each, needs
@@ -170,8 +170,8 @@ class Acseg(RegionMethod):
 
     def categorise(self, vectors: Tensor, options: Categorise, store: Store) -> None:
         """Cluster the foreground; the background is a category of its own."""
-        if self.config.background != "none" and isinstance(options.k, int):
-            options = replace(options, k=options.k - 1)
+        if self.config.background != "none":
+            options = replace(options, k=without(options.k, 1))
         super().categorise(vectors, options, store)
 
     def classify(self, found: Segments) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,11 @@ class ToldMethod(Method):
             raise UsageError(advice)
         self.class_names = class_names(labelled)
         k = self.config.k
+        if isinstance(k, str) and k != "auto":
+            raise UsageError(
+                f"Labels say how many classes there are, and k = {k} was asked for. Leave k out, "
+                "or give one number."
+            )
         asked = k if isinstance(k, int) else len(self.class_names)
         seen = supervise.inspect(labelled, classes=asked or None, store=store)
         self.notes = [note for note in self.notes if not note.startswith(NOTE)]

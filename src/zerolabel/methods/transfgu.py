@@ -23,7 +23,7 @@ from zerolabel.methods.transfgu_config import PRESETS, Config
 from zerolabel.networks.students import KINDS, Student
 from zerolabel.ops.bootstrapping import normalise, separate, with_background
 from zerolabel.stages import bootstrap, encode, exams, learners
-from zerolabel.stages.categorise import MOST, categorise
+from zerolabel.stages.categorise import MOST, categorise, without
 from zerolabel.stages.crops import OBJECTS, STUFF, bank
 from zerolabel.stages.crops import check as check_crops
 from zerolabel.stages.responses import WANTS, Responding, Responses, respond
@@ -152,7 +152,7 @@ class Transfgu(Method):
         """
         c = self.config
         others = c.stuff + (c.background == "quiet")
-        k = c.k if isinstance(c.k, str) else c.k - others
+        k = without(c.k, others)
         centres = []
         for crops, count, word in ((objects, k, "objects"), (stuff, c.stuff, "background")):
             least = count if isinstance(count, int) else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Categorise:
 
     Attributes:
         categorise: "kmeans" (exact) or "minibatch", as DatUS2's code does it.
-        k: number of categories, or "auto" to choose it from the data.
+        k: number of categories, or what to choose it from: "auto", or a range such as "8-30".
         init: how k-means starts; the paper's review found k-means++ best, its code used "random".
         restarts: independent starts of k-means; the best is kept.
         components: principal components that vectors are reduced to first, 0 for none; DatUS2's
@@ -48,6 +49,58 @@ class Categories:
 
 
 MOST = 30  # categories that "auto" tries
+LEAST = 2  # of fewer no silhouette can be told
+RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+
+
+def span(k: int | str, *, most: int = MOST) -> tuple[int, int] | None:
+    """Read which numbers of categories there are to choose from.
+
+    Args:
+        k: a number, "auto", or a range such as "8-30".
+        most: the largest number that "auto" tries.
+
+    Returns:
+        The first and the last; None where k is a number.
+
+    Raises:
+        UsageError: it is none of the three.
+    """
+    if isinstance(k, int) and not isinstance(k, bool):
+        return None
+    if k == "auto":
+        return LEAST, most
+    found = RANGE.fullmatch(str(k))
+    low, high = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not LEAST <= low < high:
+        raise UsageError(
+            "k must be auto or a whole number, or a range such as 8-30 that begins with "
+            f"{LEAST} or more, got {k!r}."
+        )
+    return low, high
+
+
+def without(k: int | str, others: int) -> int | str:
+    """Leave out of a number or a range of categories those that are not found by clustering.
+
+    Args:
+        k: see `span`.
+        others: how many.
+
+    Returns:
+        What is left, `k` itself for "auto".
+    """
+    if isinstance(k, int):
+        return k - others
+    if k == "auto" or not others:
+        return k
+    low, high = span(k) or (LEAST, MOST)
+    if high - others <= LEAST:
+        raise UsageError(
+            f"{others} of {k} categories are not found by clustering. Give a range that ends with "
+            f"{LEAST + others + 1} or more."
+        )
+    return f"{max(LEAST, low - others)}-{high - others}"
 
 
 def categorise(vectors: Tensor, options: Categorise, *, most: int = MOST) -> Categories:
@@ -66,12 +119,13 @@ def categorise(vectors: Tensor, options: Categorise, *, most: int = MOST) -> Cat
     """
     if options.categorise not in CATEGORISE:
         raise unknown_name("categorise stage", options.categorise, CATEGORISE)
-    k = options.k
+    k, bounds = options.k, span(options.k, most=most)
     curve: dict[int, float] = {}
-    if k == "auto":
-        k, curve = choose_k(vectors, seed=options.seed, high=most)
-    if not isinstance(k, int):
-        raise UsageError(f"k must be 'auto' or a whole number, got {k!r}.")
+    if bounds is not None:
+        low = bounds[0] if k != "auto" else 0  # what was asked for, at least
+        k, curve = choose_k(vectors, seed=options.seed, low=bounds[0], high=bounds[1])
+        k = max(k, low)
+    assert isinstance(k, int)  # `span` saw to it
     if k > len(vectors):
         raise UsageError(
             f"{k} categories were asked for, but only {len(vectors)} regions were found. "

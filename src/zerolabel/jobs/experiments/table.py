@@ -79,6 +79,7 @@ def _row(
     cell, first = group[0]
     clusters = [str(result.get("clusters", cell.settings.get("k", "-"))) for _, result in group]
     k = clusters[0] if len(set(clusters)) == 1 else ", ".join(clusters)
+    asked = cell.settings.get("k")
     what = first.get("space") or first.get("dataset", cell.data)
     facts = {
         "data": " ".join(filter(None, (what, first.get("split"), f"({first['images']})"))),
@@ -89,7 +90,7 @@ def _row(
         "geometry": cell.geometry,
         **{key: typed(cell.settings.get(key)) for key in settings if key != "k"},
         "protocol": cell.protocol,
-        "K": f"auto: {k}" if cell.settings.get("k") == "auto" else k,
+        "K": f"{asked}: {k}" if isinstance(asked, str) else k,
         "C": str(first.get("classes", "-")),
     }
     found: dict[str, list[float]] = {}

@@ -12,7 +12,7 @@ from zerolabel.errors import UsageError, unknown_name
 from zerolabel.methods import WORDED, find
 from zerolabel.methods.base import Method, configure
 from zerolabel.outputs.colours import MAX_COLOURS
-from zerolabel.stages.categorise import CATEGORISE
+from zerolabel.stages.categorise import CATEGORISE, span
 from zerolabel.stages.describe import DESCRIBE
 from zerolabel.stages.discover import DISCOVER
 from zerolabel.stages.refine import REFINE
@@ -137,9 +137,11 @@ def _check(name: str, value: Any) -> None:
 
 
 def _check_k(k: Any) -> None:
-    whole = isinstance(k, int) and not isinstance(k, bool)
-    if k != "auto" and not (whole and 1 <= k <= MAX_COLOURS):
-        raise UsageError(f"k must be auto or a whole number in 1..{MAX_COLOURS}, got {k!r}.")
+    low, high = span(k) or (k, k)
+    if not 1 <= low <= high <= MAX_COLOURS:
+        raise UsageError(
+            f"k must be auto or a whole number in 1..{MAX_COLOURS}, or a range of it, got {k!r}."
+        )
 
 
 def _check_memory(size: tuple[int, int], backbone: Backbone, *, graph: bool) -> None:
