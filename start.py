@@ -81,6 +81,8 @@ def main(arguments: list[str]) -> int:
         return 1
     if word not in WORK:
         return hand_over([python, "-m", "zerolabel", *arguments], Path.cwd())
+    # Without bytecode every worker, and every command that a test runs, compiles all of it again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     steps = [[python, *as_module(step)] for step in WORK[word]]
     for step in steps[:-1]:
         code = subprocess.call(step, cwd=ROOT)
