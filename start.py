@@ -10,7 +10,7 @@ working on the project:
     setup   make the environment, and no more
     check   lint, format, types, import directions
     test    all tests; options of pytest may follow
-    fast    the tests that take less than two seconds each
+    fast    the tests of all that learns nothing, but for the slow ones: under a minute
     docs    every link, command, option and example that the documentation names
     bench   speed and memory, as ratios measured in one run
     results every method on the data that ZEROLABEL_DATA holds; writes docs/results.md again
@@ -36,6 +36,7 @@ PINNED_FIRST = "torch"  # before anything that depends on it could bring another
 STAMP = "zerolabel-ready.json"
 # As many workers as cores, but four at most: each needs up to a gigabyte. A file is one worker's.
 PYTEST = ["pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+LEARNING = ("jobs", "methods", "stages", "training")  # rooms whose tests are most of the time
 WORK: dict[str, list[list[str]]] = {  # modules of Python, run one after another in ROOT
     "setup": [],
     "check": [
@@ -45,7 +46,7 @@ WORK: dict[str, list[list[str]]] = {  # modules of Python, run one after another
         ["pytest", "tests/test_architecture.py"],
     ],
     "test": [PYTEST],
-    "fast": [[*PYTEST, "-m", "not slow"]],
+    "fast": [[*PYTEST, "-m", "not slow", *(f"--ignore=tests/{room}" for room in LEARNING)]],
     "docs": [["pytest", "tests/test_docs.py"]],
     "bench": [["benchmarks/run.py"]],
     "results": [["zerolabel", "reproduce", "results", "--page", "docs/results.md"]],
