@@ -5,7 +5,7 @@ from PIL import Image as Pillow
 from reference.guided import guided_filter
 
 from zerolabel.data.synthetic import world
-from zerolabel.ops.resize import guided_argmax, resize, upsample
+from zerolabel.ops.resize import guided_argmax, resize, resize_labels, upsample
 
 
 def photo(height, width, seed=0):
@@ -130,6 +130,17 @@ def test_edges_of_the_photo_stay_sharp():
     }
     assert wrong["bilinear"] > 0.01
     assert wrong["guided"] < 0.25 * wrong["bilinear"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (4, 9), (13, 3), (10, 14)])
+def test_labels_are_taken_from_the_pixel_at_the_centre(size, dtype):
+    labels = np.arange(35, dtype=dtype).reshape(5, 7)
+    found = resize_labels(labels, size)
+    assert (found.dtype, found.shape) == (dtype, size)
+    for y, x in np.ndindex(size):  # centres lie at a half
+        row, column = (2 * y + 1) * 5 // (2 * size[0]), (2 * x + 1) * 7 // (2 * size[1])
+        assert found[y, x] == labels[row, column]
 
 
 @pytest.mark.parametrize("grey", [0, 128, 255])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zerolabel.ops.threads import threads_for
+from zerolabel.types import LabelMap
 
 
 def resize(images: Tensor, size: tuple[int, int], *, mode: str = "bicubic") -> Tensor:
@@ -33,6 +34,20 @@ def resize(images: Tensor, size: tuple[int, int], *, mode: str = "bicubic") -> T
 def nearest(length: int, size: int) -> NDArray[np.int64]:
     """Find which of `length` pixels is at the centre of each of `size`, exactly: int64 (size,)."""
     return (2 * np.arange(size, dtype=np.int64) + 1) * length // (2 * size)
+
+
+def resize_labels(labels: LabelMap, size: tuple[int, int]) -> LabelMap:
+    """Bring a label map to another size, every pixel to the nearest one.
+
+    Args:
+        labels: integers (H, W).
+        size: target (H, W) in pixels.
+
+    Returns:
+        The same dtype, of that size.
+    """
+    rows, columns = map(nearest, labels.shape, size)
+    return labels[rows[:, None], columns]
 
 
 def upsample(scores: Tensor, size: tuple[int, int]) -> Tensor:

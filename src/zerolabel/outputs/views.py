@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from zerolabel.errors import ZerolabelError
+from zerolabel.ops.resize import resize_labels
 from zerolabel.outputs.masks import read_mask
 from zerolabel.outputs.overlay import colourise, jpeg, overlay, thumbnail
 from zerolabel.store import write_bytes
@@ -81,7 +82,7 @@ class Pictures:
             full = self._keep(f"{name}.jpg", jpeg(photo, QUALITY))
             photo = thumbnail(photo, side=SMALL) if inline else photo
             shown.append(_view("photo", photo, jpeg(photo, QUALITY) if inline else None, full))
-            labels = shrunk(read_mask(self.run / mask), *photo.shape[:2])
+            labels = resize_labels(read_mask(self.run / mask), photo.shape[:2])
             shown.append(self._overlay(photo, labels, path=overlay, name=name, inline=inline))
             shown.append(self._mask(labels, path=mask, name=name, inline=inline))
         except ZerolabelError as error:
@@ -147,14 +148,6 @@ def _view(kind: str, picture: Image | LabelMap, data: bytes | None, full: str) -
 def _up(path: str) -> str:
     """Link from the report to a file of the run; bytes that are not Unicode survive."""
     return "../" + quote(path.encode("utf-8", "surrogateescape"))
-
-
-def shrunk(labels: LabelMap, height: int, width: int) -> LabelMap:
-    """Bring a label map (H, W) to the size of a photo (height, width) by nearest neighbour."""
-    rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(np.intp)
-    columns = ((np.arange(width) + 0.5) * labels.shape[1] / width).astype(np.intp)
-    small: LabelMap = labels[rows[:, None], columns]
-    return small
 
 
 def png(image: Image) -> bytes:

@@ -20,7 +20,7 @@ from zerolabel.backbones import cache
 from zerolabel.backbones.pupils import Pupil, Start
 from zerolabel.backbones.student import normalise
 from zerolabel.data.transforms import to_tensor
-from zerolabel.ops.resize import nearest, resize
+from zerolabel.ops.resize import resize, resize_labels
 from zerolabel.stages.parts import arrays_of, forget, train_in_parts, weights_and_losses
 from zerolabel.stages.supervise import Learned
 from zerolabel.store import Stage, Store
@@ -162,9 +162,7 @@ def squashed(sample: Sample, size: tuple[int, int]) -> Sample:
 
     def load_label() -> LabelMap:
         assert read is not None  # see below
-        label = read()
-        rows, columns = map(nearest, label.shape, size)
-        return label[rows[:, None], columns]
+        return resize_labels(read(), size)
 
     return replace(sample, load=load, load_label=load_label if read is not None else None)
 

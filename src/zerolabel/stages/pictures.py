@@ -19,7 +19,7 @@ from zerolabel.backbones import cache
 from zerolabel.data.bands import bands_of, common_bands
 from zerolabel.errors import DataError, ImageError
 from zerolabel.ops.draws import generator
-from zerolabel.ops.resize import nearest
+from zerolabel.ops.resize import resize_labels
 from zerolabel.store import Stage, Store
 from zerolabel.types import Sample
 
@@ -231,6 +231,4 @@ def _label(sample: Sample, size: tuple[int, int]) -> Tensor:
     """The label of an image, brought to a size by nearest neighbour, int64; empty without one."""
     if sample.load_label is None:
         return torch.empty(0, dtype=torch.int64)
-    label = sample.load_label()
-    rows, columns = map(nearest, label.shape, size)
-    return torch.from_numpy(label[rows[:, None], columns].astype(np.int64))
+    return torch.from_numpy(resize_labels(sample.load_label(), size).astype(np.int64))

@@ -18,10 +18,11 @@ from zerolabel.errors import DataError
 from zerolabel.evaluation.confusion import Confusion, scores
 from zerolabel.jobs.comparing.table import Column, Score
 from zerolabel.jobs.scoring.masks import find_masks, meet
+from zerolabel.ops.resize import resize_labels
 from zerolabel.outputs.grid import SIDE, class_colours, draw_grid
 from zerolabel.outputs.masks import read_mask
 from zerolabel.outputs.overlay import colourise, thumbnail
-from zerolabel.outputs.views import inline_view, shrunk
+from zerolabel.outputs.views import inline_view
 from zerolabel.store import Progress
 from zerolabel.types import Exhibit, Image, LabelMap, Sample
 
@@ -104,7 +105,7 @@ class Gallery:
         photo = thumbnail(photo, side=SIDE)
         truth, predictions = self.maps(sample)
         colours = class_colours(self.column.classes)
-        small = [shrunk(classes, *photo.shape[:2]) for classes in (truth, *predictions)]
+        small = [resize_labels(classes, photo.shape[:2]) for classes in (truth, *predictions)]
         return [photo, *(colourise(classes, colours) for classes in small)]
 
     def legend(self, samples: Sequence[Sample]) -> dict[str, list[int]]:

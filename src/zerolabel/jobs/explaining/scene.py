@@ -18,9 +18,9 @@ from zerolabel.data.folder import from_arrays
 from zerolabel.jobs.run.model import Model
 from zerolabel.methods.base import Anatomy
 from zerolabel.ops.embedding import Plane, embed
+from zerolabel.ops.resize import resize_labels
 from zerolabel.outputs.colours import palette
 from zerolabel.outputs.overlay import overlay, thumbnail
-from zerolabel.outputs.views import shrunk
 from zerolabel.store import Store
 from zerolabel.types import Category, Image, LabelMap
 
@@ -126,12 +126,14 @@ class Scene:
         table = np.full(self.ids.max() + 1, NOBODY)
         table[order] = np.arange(len(order))
         colours = np.array([self.colours[i] for i in order], np.uint8).reshape(-1, 3)
-        return overlay(self.photo, shrunk(table[self.ids], *self.photo.shape[:2]), colours=colours)
+        shown = resize_labels(table[self.ids], self.photo.shape[:2])
+        return overlay(self.photo, shown, colours=colours)
 
     def categories_picture(self) -> Image:
         """The photo with the colours of the categories over it; (H, W, 3)."""
         colours = np.array([category.colour for category in self.categories], np.uint8)
-        return overlay(self.photo, shrunk(self.labels, *self.photo.shape[:2]), colours=colours)
+        shown = resize_labels(self.labels, self.photo.shape[:2])
+        return overlay(self.photo, shown, colours=colours)
 
 
 def look_into(model: Model, name: str, image: Image, *, embedding: str, seed: int) -> Scene:
@@ -158,7 +160,8 @@ def look_into(model: Model, name: str, image: Image, *, embedding: str, seed: in
         rows.append(anatomy.concepts)
     plane = embed(torch.cat(rows), name=embedding, seed=seed)
     photo, labels = thumbnail(image, side=SIDE), model.label_map(evidence, image)
-    shown = shrunk(cells.cpu().numpy(), *anatomy.parts.shape)  # where scores are finer than parts
+    height, width = anatomy.parts.shape
+    shown = resize_labels(cells.cpu().numpy(), (height, width))  # where scores are finer than parts
     return Scene(photo, labels, shown.astype(np.int64), anatomy, plane, model.categories)
 
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from zerolabel.errors import ZerolabelError
 from zerolabel.jobs.run.finish import Run
+from zerolabel.ops.resize import resize_labels
 from zerolabel.outputs.masks import mask_names, read_mask
 from zerolabel.outputs.overlay import overlay, thumbnail
 from zerolabel.outputs.plots import rect, text
-from zerolabel.outputs.views import SMALL, inline_view, shrunk
+from zerolabel.outputs.views import SMALL, inline_view
 from zerolabel.store import Progress
 from zerolabel.types import Exhibit, LabelMap, Sample
 
@@ -134,7 +135,7 @@ def _strip(
         photo = thumbnail(sample.load(), side=SMALL)
         views = [(inline_view("photo", photo), "photo")]
         for level, path in zip(levels, files, strict=True):
-            labels = shrunk(read_mask(path), *photo.shape[:2])
+            labels = resize_labels(read_mask(path), photo.shape[:2])
             drawn = overlay(photo, labels, colours=level.colours, alpha=ALPHA, outline=False)
             views.append((inline_view("overlay", drawn), level.title))
     except ZerolabelError:

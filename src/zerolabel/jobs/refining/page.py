@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from zerolabel.errors import ZerolabelError
 from zerolabel.jobs.refining.changes import Changes
 from zerolabel.jobs.refining.initial import Initial
+from zerolabel.ops.resize import resize_labels
 from zerolabel.outputs.masks import read_mask
 from zerolabel.outputs.overlay import colourise, thumbnail
-from zerolabel.outputs.views import SMALL, inline_view, shrunk
+from zerolabel.outputs.views import SMALL, inline_view
 from zerolabel.types import Category, Exhibit, Image, LabelMap
 
 SHOWN = 6  # photos in the report
@@ -68,7 +69,7 @@ def _pictures(
             maps = [initial.label(name), read_mask(masks[name])]
         except ZerolabelError:  # gone since its mask was written; its card says so
             continue
-        before, after = (shrunk(ids, *photo.shape[:2]) for ids in maps)
+        before, after = (resize_labels(ids, photo.shape[:2]) for ids in maps)
         seen |= {int(k) for ids in maps for k in np.unique(ids)}
         share = changes.changed[i] / changes.pixels[i]
         views = [

@@ -10,10 +10,11 @@ from zerolabel.errors import ImageError
 from zerolabel.jobs.run.model import Model
 from zerolabel.jobs.run.render import Rendered
 from zerolabel.methods.base import BATCH, Method, Portrait
+from zerolabel.ops.resize import resize_labels
 from zerolabel.outputs.colours import palette
 from zerolabel.outputs.overlay import overlay, thumbnail
 from zerolabel.outputs.plots import line_chart
-from zerolabel.outputs.views import SMALL, inline_view, shrunk
+from zerolabel.outputs.views import SMALL, inline_view
 from zerolabel.store import Store
 from zerolabel.types import Exhibit, Image, LabelMap, Sample
 
@@ -152,5 +153,5 @@ def _drawn(picture: Image | LabelMap, photo: Image) -> Image:
     if picture.ndim == 3:
         return thumbnail(np.asarray(picture, np.uint8), side=SMALL)
     colours = palette(int(picture.max()) + 1)
-    ids = shrunk(picture, *photo.shape[:2])
+    ids = resize_labels(picture, photo.shape[:2])
     return overlay(photo, ids, colours=colours, alpha=0.6, outline=False)
