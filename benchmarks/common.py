@@ -1,6 +1,7 @@
 """Photos to measure on, and commands in processes of their own.
 
-Imports nothing large: on Linux a child's peak memory starts at that of its parent.
+Imports nothing large: on Linux a child's peak memory, as it is measured from outside, starts at
+that of its parent.
 """
 
 from __future__ import annotations

@@ -21,12 +21,11 @@ SETTINGS = {  # of the graph: weighted edges, resolution, climbs
 
 
 def child(name: str) -> None:
-    import resource
 
     import psutil
     import torch
     from louvain import features
-    from timing import best_of, gemm_ms
+    from timing import best_of, gemm_ms, peak_of_process
 
     from zerolabel.stages.discover import Discover, Encoded, discover
 
@@ -34,13 +33,12 @@ def child(name: str) -> None:
     options = Discover(weighted=weighted, resolution=resolution, starts=starts)
     keys = torch.from_numpy(features(SIDE, SIDE)).reshape(SIDE, SIDE, -1)
     discover(Encoded(keys[:8, :8]), options)  # what is imported on first use
-    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
-    before = psutil.Process().memory_info().rss
+    before = psutil.Process().memory_info().rss / 1e6
     found = discover(Encoded(keys), options)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = peak_of_process()
     seconds = best_of({"stage": lambda: discover(Encoded(keys), options)}, rounds=3)["stage"]
     print(
-        f"  {name:18} {seconds:5.2f} s (bar {MOST_S})  {(peak - before) / 1e6:4.0f} MB "
+        f"  {name:18} {seconds:5.2f} s (bar {MOST_S})  {peak - before:4.0f} MB "
         f"(bar {MOST_MB})  {int(found.groups.max()) + 1} communities, {found.count} regions  "
         f"2048^3 product {gemm_ms():.0f} ms, {torch.get_num_threads()} threads"
     )

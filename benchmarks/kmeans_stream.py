@@ -63,11 +63,10 @@ SIDES = {"ours, from the file": ours, "scikit-learn, in memory": theirs}
 
 
 def child(side: str, path: Path, labels: Path) -> None:
-    import resource
+    from timing import peak_of_process
 
     found, seconds = SIDES[side](path)
-    unit = 1 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = peak_of_process()
     np.save(labels, found.astype(np.int8))
     print(seconds, peak)
 
@@ -89,7 +88,7 @@ def main() -> None:
                 out = subprocess.run(words, check=True, capture_output=True, text=True).stdout
                 seconds, peak = map(float, out.split())
                 times[side].append(seconds)
-                print(f"  {side:24} {seconds:6.2f} s, process of {peak / 1e6:.0f} MB", flush=True)
+                print(f"  {side:24} {seconds:6.2f} s, process of {peak:.0f} MB", flush=True)
         same = np.mean(np.load(labels[next(iter(SIDES))]) == np.load(labels[list(SIDES)[1]]))
     from timing import gemm_ms
 

@@ -8,13 +8,12 @@ is the growth of the resident set of a fresh process over what it held before.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from functools import partial
 
 import torch
-from timing import best_of, gemm_ms
+from timing import best_of, gemm_ms, peak_of_process
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -50,12 +49,11 @@ CONTESTANTS = {"here": ours, "plain": plain}
 
 
 def report_peak(name: str, patches: int) -> None:
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
     CONTESTANTS[name](*setting(64))  # loads the kernels
     x, s = setting(patches)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_of_process()
     CONTESTANTS[name](x, s)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
+    print(peak_of_process() - before)
 
 
 def peak_mb(name: str, patches: int) -> float:

@@ -12,7 +12,6 @@ belongs to the random numbers before.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from functools import partial
 import psutil
 import torch
 import torch.nn.functional as F
-from timing import best_of, gemm_ms
+from timing import best_of, gemm_ms, peak_of_process
 from torch import Tensor
 
 from zerolabel.ops.ncut import Affinity, Weights, class_mean_ncut, soft_ncut, weights
@@ -98,12 +97,11 @@ CONTESTANTS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
 
 
 def report_peak(name: str) -> None:
-    unit = 1e6 if sys.platform == "darwin" else 1e6 / 2**10  # bytes there, KiB elsewhere
     CONTESTANTS[name](*setting(16))  # loads the kernels
     given = setting(SIDE)
     before = psutil.Process().memory_info().rss / 1e6
     CONTESTANTS[name](*given)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before)
+    print(peak_of_process() - before)
 
 
 def peak_mb(name: str) -> float:

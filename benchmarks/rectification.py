@@ -11,14 +11,13 @@ are timed, turn by turn. Peak memory is that of a fresh process, the tower's wei
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timing import best_of, gemm_ms
+from timing import best_of, gemm_ms, peak_of_process
 from torch import Tensor
 
 from zerolabel.networks.bias import BiasConfig, rectifier
@@ -98,11 +97,10 @@ def gradients(name: str, batch: int) -> Tensor:
 
 
 def report_peak(name: str, batch: int) -> None:
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
     trainer, parts = setting(batch)
     for _ in range(2):
         CONTESTANTS[name](trainer, *parts)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    print(peak_of_process())
 
 
 def peak_mb(name: str, batch: int) -> float:

@@ -11,14 +11,13 @@ has its own GEMM of 2048^3, timed turn by turn with the networks.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timing import best_of, gemm_ms
+from timing import best_of, gemm_ms, peak_of_process
 from torch import Tensor
 
 from zerolabel.networks.mask_transformer import LinearConfig, decoder, mask_transformer_config
@@ -54,12 +53,11 @@ def setting(size: tuple[int, int]) -> tuple[Tensor, Windows]:
 
 def report_peak(name: str) -> None:
     """Print by how many MB the resident set grows over what it held before the photo."""
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
     CONTESTANTS[name](*setting((PATCH, PATCH)))  # loads the kernels
     scores, windows = setting(PHOTO)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_of_process()
     CONTESTANTS[name](scores, windows)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
+    print(peak_of_process() - before)
 
 
 def peak_mb(name: str) -> float:

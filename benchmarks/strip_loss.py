@@ -9,14 +9,13 @@ of a fresh process over what it held before.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timing import best_of, gemm_ms
+from timing import best_of, gemm_ms, peak_of_process
 from torch import Tensor
 
 from zerolabel.ops.strip_loss import upsampled_cross_entropy
@@ -51,12 +50,11 @@ CONTESTANTS = {"strips": ours, "plain": plain}
 
 
 def report_peak(name: str) -> None:
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
     CONTESTANTS[name](*setting(1, 64))  # loads the kernels
     logits, labels = setting(BATCH, SIDE)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_of_process()
     CONTESTANTS[name](logits, labels)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
+    print(peak_of_process() - before)
 
 
 def peak_mb(name: str) -> float:

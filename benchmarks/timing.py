@@ -6,8 +6,10 @@ not, and the GEMM time printed beside them says how fast the machine was at that
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +33,23 @@ def best_of(functions: Mapping[str, Callable[[], object]], rounds: int = 5) -> d
             function()
             seconds[name] = min(seconds[name], time.perf_counter() - start)
     return seconds
+
+
+def peak_of_process() -> float:
+    """Peak resident memory of this process in MB.
+
+    `getrusage` begins with the peak of whoever started the process on Linux, and what grows less
+    than that would seem to grow by nothing. Nothing is imported from the package here, which would
+    count, too.
+    """
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return (
+            next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+        )
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
 def gemm_ms(size: int = 2048, *, rounds: int = 3) -> float:

@@ -1,15 +1,16 @@
 """A ViT-S/8 with random weights, its explicit attention, and the memory that one forward takes.
 
-Imports nothing large before it must: on Linux a child's peak memory starts at that of its parent.
+Imports nothing large before it must, so that little is there before what is measured.
 """
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from timing import peak_of_process
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,9 +57,8 @@ def peak_mb(script: str, name: str) -> float:
 
 def report_peak(contestant: Callable[[ViT, Tensor], Tensor]) -> None:
     """Print by how many MB the resident set grows over what it held before the first image."""
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
     net, x = setting()
     contestant(net, x[..., : 4 * PATCH, : 4 * PATCH])  # loads the kernels
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_of_process()
     contestant(net, x)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
+    print(peak_of_process() - before)
