@@ -21,7 +21,7 @@ import torch
 from zerolabel import backbones
 from zerolabel.data.synthetic import world
 from zerolabel.methods import find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.store import Store
 
 METHODS = ("datus", "kmeans")

@@ -7,7 +7,8 @@ from zerolabel.backbones.vit import VitBackbone
 from zerolabel.errors import ImageError
 from zerolabel.evaluation.confusion import Confusion, scores
 from zerolabel.methods import find
-from zerolabel.methods.base import BATCH, configure
+from zerolabel.methods.base import BATCH
+from zerolabel.methods.configs import configure
 from zerolabel.networks.vit import VitConfig, random_vit
 from zerolabel.stages.refine import refine
 from zerolabel.store import Store

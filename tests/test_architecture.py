@@ -62,7 +62,7 @@ def test_imports_point_downwards() -> None:
     assert not wrong, wrong
 
 
-SHARED = ("base", "built", "told", "pixels", "regions", "worded", "taught")
+SHARED = ("base", "configs", "built", "told", "pixels", "regions", "worded", "taught")
 
 
 def test_a_method_never_imports_a_method() -> None:

@@ -25,7 +25,7 @@ from zerolabel.errors import ZerolabelError
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.jobs.fit import FEW
 from zerolabel.methods import METHODS, find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.ops.cluster import choose_k
 from zerolabel.ops.matching import MATCHINGS
 from zerolabel.recipes import RECIPES

@@ -23,7 +23,7 @@ from zerolabel.jobs.refine import refine
 from zerolabel.jobs.refining.initial import open_initial
 from zerolabel.jobs.refining.students import STUDENTS, USUAL
 from zerolabel.methods import METHODS, SUPERVISED, find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.methods.unet import Unet
 from zerolabel.outputs.masks import read_mask, write_mask
 from zerolabel.store import Store

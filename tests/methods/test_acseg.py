@@ -11,7 +11,7 @@ from planted import label_maps, miou, small_bank, tiny_vit
 from zerolabel.data.synthetic import world
 from zerolabel.errors import UsageError
 from zerolabel.methods.acseg import PRESETS, Acseg
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.networks.concepts import ConceptGenerator
 from zerolabel.stages import segments
 from zerolabel.training.concepts import ConceptTrainer

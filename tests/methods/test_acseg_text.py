@@ -18,7 +18,7 @@ from zerolabel.errors import DataError, StoreError, UsageError, WeightsError
 from zerolabel.jobs.explain import explain
 from zerolabel.jobs.run.model import Model, load
 from zerolabel.methods.acseg import PRESETS, Acseg
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.store import Store
 
 CLASSES = ", ".join(WORDS)

@@ -15,7 +15,7 @@ from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, UsageError
 from zerolabel.methods import METHODS as ALL
 from zerolabel.methods import SUPERVISED, WORDED, find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.stages.categorise import CATEGORISE
 from zerolabel.stages.describe import DESCRIBE
 from zerolabel.stages.discover import DISCOVER, needs

@@ -11,7 +11,7 @@ from zerolabel.data.synthetic import world
 from zerolabel.data.transforms import load_batch
 from zerolabel.errors import UsageError
 from zerolabel.methods import datus, regions
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.methods.datus import PRESETS, Datus
 from zerolabel.stages import segments
 from zerolabel.stages.discover import DISCOVER

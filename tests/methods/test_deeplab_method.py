@@ -14,7 +14,7 @@ from zerolabel.data.folder import from_arrays
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, UsageError
 from zerolabel.jobs.run.settings import build
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.methods.deeplab import PRESETS
 from zerolabel.networks.deeplabv3 import DeepLabV3
 from zerolabel.networks.light import Light

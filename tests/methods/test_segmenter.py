@@ -13,7 +13,7 @@ from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, ImageError, UsageError
 from zerolabel.jobs.run.model import Model
 from zerolabel.methods import SUPERVISED, find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.methods.segmenter import PRESETS
 from zerolabel.networks.mask_transformer import LinearConfig, decoder
 from zerolabel.networks.vit import VitConfig, random_vit

@@ -10,7 +10,7 @@ from planted import broken, fitted, small_bank, tiny_vit
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, ImageError, UsageError
 from zerolabel.methods import find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.methods.transfgu import Transfgu
 from zerolabel.methods.transfgu_config import PRESETS
 from zerolabel.store import Store

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from zerolabel.data.synthetic import world
 from zerolabel.errors import UsageError, WeightsError
 from zerolabel.methods import find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.networks.resnet import ResNetConfig, random_resnet
 from zerolabel.networks.students import IMAGES, KINDS, OWN
 from zerolabel.stages import exams, learners, parts

@@ -10,7 +10,7 @@ from zerolabel.evaluation.published import read_published
 from zerolabel.jobs.experiments.cells import Experiment, Outcome
 from zerolabel.jobs.experiments.table import rows_of
 from zerolabel.methods import WORDED, find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.recipes import maskclip, reclip
 from zerolabel.recipes.scale import SPEAKING, rehearse, small
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from zerolabel.backbones import Backbone, pupils
 from zerolabel.backbones.pupils import Pupil, Student
 from zerolabel.errors import UsageError, unknown_name
-from zerolabel.methods.base import pick
 from zerolabel.methods.built import Built
+from zerolabel.methods.configs import pick
 from zerolabel.methods.pixels import PixelMethod
 from zerolabel.methods.told import ToldMethod
 from zerolabel.stages import denoise

@@ -20,7 +20,7 @@ from zerolabel.backbones import Backbone
 from zerolabel.backbones.clip import ClipBackbone
 from zerolabel.data.words import Words
 from zerolabel.errors import UsageError
-from zerolabel.methods.base import pick
+from zerolabel.methods.configs import pick
 from zerolabel.methods.taught import TaughtConfig, TaughtMethod, wants_student
 from zerolabel.networks.bias import BiasConfig, Rectifier
 from zerolabel.networks.distilled import BIASED

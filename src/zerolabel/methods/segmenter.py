@@ -20,8 +20,9 @@ from zerolabel.backbones.vit import VitBackbone
 from zerolabel.data.transforms import to_tensor
 from zerolabel.errors import ImageError, UsageError, unknown_name
 from zerolabel.methods import METHODS, SUPERVISED
-from zerolabel.methods.base import Anatomy, Evidence, class_names, pick, surest
+from zerolabel.methods.base import Anatomy, Evidence, class_names, surest
 from zerolabel.methods.built import Built
+from zerolabel.methods.configs import pick
 from zerolabel.methods.told import NOTE, ToldMethod
 from zerolabel.networks.mask_transformer import (
     LinearConfig,

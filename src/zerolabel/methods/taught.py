@@ -15,8 +15,8 @@ from torch import Tensor
 
 from zerolabel.backbones import Backbone
 from zerolabel.errors import UsageError
-from zerolabel.methods.base import pick
 from zerolabel.methods.built import Built
+from zerolabel.methods.configs import pick
 from zerolabel.methods.worded import WordConfig, WordMethod
 from zerolabel.networks.bias import BiasConfig, Rectifier
 from zerolabel.networks.distilled import BIASED, Distilled

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from zerolabel.backbones import Backbone
-from zerolabel.methods.base import pick
 from zerolabel.methods.built import Built
+from zerolabel.methods.configs import pick
 from zerolabel.methods.pixels import PixelMethod
 from zerolabel.methods.told import ToldMethod
 from zerolabel.networks.unet import UNet, UNetConfig, random_unet

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from zerolabel.backbones import Backbone
 from zerolabel.errors import ImageError, UsageError
-from zerolabel.methods.base import BATCH, ENOUGH, Anatomy, Evidence, Method, Portrait, pick
+from zerolabel.methods.base import BATCH, ENOUGH, Anatomy, Evidence, Method, Portrait
 from zerolabel.methods.built import Built
+from zerolabel.methods.configs import pick
 from zerolabel.methods.pixels import anatomy, coarse
 from zerolabel.methods.wnet_config import CHANNELS, PRESETS, Config
 from zerolabel.networks.unet import UNetConfig, WNet, random_wnet

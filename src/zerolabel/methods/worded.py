@@ -20,7 +20,8 @@ from zerolabel.backbones import Backbone, require
 from zerolabel.backbones.clip import ClipBackbone
 from zerolabel.data.words import Words, parse_words, templates
 from zerolabel.errors import DataError, ImageError, UsageError
-from zerolabel.methods.base import BATCH, Anatomy, Evidence, Method, class_names, pick
+from zerolabel.methods.base import BATCH, Anatomy, Evidence, Method, class_names
+from zerolabel.methods.configs import pick
 from zerolabel.ops import prompting
 from zerolabel.stages import dense
 from zerolabel.stages.dense import Look, Seen

@@ -30,7 +30,7 @@ from zerolabel.jobs.scoring.bias import bias
 from zerolabel.jobs.scoring.judges import job_of
 from zerolabel.jobs.segment import segment
 from zerolabel.methods import auto_backbone, find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.store import Progress, Store, prefixed, read_json, write_json
 
 

@@ -10,7 +10,7 @@ from zerolabel.jobs.experiments.cells import Cell
 from zerolabel.jobs.refine import refine
 from zerolabel.jobs.refining.students import find_student
 from zerolabel.methods import find
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.store import Progress
 
 

@@ -12,7 +12,7 @@ import torch
 from zerolabel.backbones.registry import BACKBONES
 from zerolabel.backbones.vit import load_vit
 from zerolabel.errors import UsageError, unknown_name
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.networks.vit import ARCHITECTURES, ViT
 from zerolabel.training import distributed
 from zerolabel.training.config import PRESETS, Pretrain

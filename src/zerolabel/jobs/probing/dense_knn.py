@@ -14,7 +14,7 @@ from zerolabel.evaluation.probes import judge
 from zerolabel.evaluation.protocols import PROTOCOLS
 from zerolabel.jobs.probing import features
 from zerolabel.jobs.run.settings import whole_patches
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.ops.resize import upsample
 from zerolabel.stages import encode
 from zerolabel.store import Progress

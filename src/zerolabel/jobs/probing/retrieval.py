@@ -17,7 +17,7 @@ from zerolabel.jobs.probing import features
 from zerolabel.jobs.probing.salient import Looking
 from zerolabel.jobs.run.settings import whole_patches
 from zerolabel.jobs.scoring.labelled import facts, open_labelled
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.ops.matching import Counts
 from zerolabel.stages import encode
 from zerolabel.store import Progress

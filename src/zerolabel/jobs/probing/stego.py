@@ -24,7 +24,7 @@ from zerolabel.evaluation.published_probes import StegoProbe, StegoProbes
 from zerolabel.jobs.probing import features
 from zerolabel.jobs.probing.linear import encode_split
 from zerolabel.jobs.run.settings import whole_patches
-from zerolabel.methods.base import configure
+from zerolabel.methods.configs import configure
 from zerolabel.stages import encode
 from zerolabel.store import Progress, Stage, Store
 from zerolabel.types import Sample

@@ -10,7 +10,8 @@ from typing import Any
 from zerolabel.backbones import Backbone
 from zerolabel.errors import UsageError, unknown_name
 from zerolabel.methods import WORDED, find
-from zerolabel.methods.base import Method, configure
+from zerolabel.methods.base import Method
+from zerolabel.methods.configs import configure
 from zerolabel.outputs.colours import MAX_COLOURS
 from zerolabel.stages.categorise import CATEGORISE, span
 from zerolabel.stages.describe import DESCRIBE
