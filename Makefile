@@ -7,7 +7,7 @@ PYTHON ?= python3
 setup: ## make the environment and install, for use and for development
 check: ## lint, format, types, import directions
 test: ## everything
-fast: ## the tests of all that learns nothing, but for the slow ones: under a minute
+fast: ## the tests of all that learns nothing, but for the slow ones
 docs: ## every link, command, option and example that the documentation names
 bench: ## speed and memory, as ratios measured in one run
 results: ## every method on the data that ZEROLABEL_DATA holds; writes docs/results.md again

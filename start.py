@@ -10,7 +10,7 @@ working on the project:
     setup   make the environment, and no more
     check   lint, format, types, import directions
     test    all tests; options of pytest may follow
-    fast    the tests of all that learns nothing, but for the slow ones: under a minute
+    fast    the tests of all that learns nothing, but for the slow ones
     docs    every link, command, option and example that the documentation names
     bench   speed and memory, as ratios measured in one run
     results every method on the data that ZEROLABEL_DATA holds; writes docs/results.md again

@@ -6,7 +6,7 @@ Shapes: `K` categories, `h w` grid of the network.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,19 +37,37 @@ class PixelMethod(Method):
         self, samples: Sequence[Sample], *, store: Store
     ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
         """See `Method.evidence`; scores are probabilities at the size that the network gives."""
-        found, failures = [], {}
-        for sample in samples:
-            try:
-                scores = self._look(sample)
-            except ImageError as error:
-                failures[sample.id] = str(error)
-                continue
-            found.append((sample, Evidence(scores, surest(scores))))
-        return found, failures
+
+        def see(sample: Sample) -> Evidence:
+            scores = self._look(sample)
+            return Evidence(scores, surest(scores))
+
+        return one_by_one(samples, see)
 
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """See `Method.look_into`; what is compared are probabilities, averaged over a grid."""
         return anatomy(self._look(sample), self.names())
+
+
+def one_by_one(
+    samples: Sequence[Sample], see: Callable[[Sample], Evidence]
+) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
+    """See images one after another, as `Method.evidence` returns them.
+
+    Args:
+        samples: images.
+        see: what finds evidence in one; an `ImageError` leaves it out.
+
+    Returns:
+        Evidence, and id -> reason for images that cannot be read.
+    """
+    found, failures = [], {}
+    for sample in samples:
+        try:
+            found.append((sample, see(sample)))
+        except ImageError as error:
+            failures[sample.id] = str(error)
+    return found, failures
 
 
 def anatomy(scores: Tensor, names: Mapping[int, str], *, other: str = "class") -> Anatomy:

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from zerolabel.backbones import Backbone, require
 from zerolabel.backbones.vit import VitBackbone
 from zerolabel.data.transforms import to_tensor
-from zerolabel.errors import ImageError, UsageError, unknown_name
+from zerolabel.errors import UsageError, unknown_name
 from zerolabel.methods import METHODS, SUPERVISED
 from zerolabel.methods.base import Anatomy, Evidence, class_names, surest
 from zerolabel.methods.built import Built
 from zerolabel.methods.configs import pick
+from zerolabel.methods.pixels import one_by_one
 from zerolabel.methods.told import NOTE, ToldMethod
 from zerolabel.networks.mask_transformer import (
     LinearConfig,
@@ -220,19 +221,16 @@ class Segmenter(ToldMethod):
     ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
         """See `Method.evidence`; scores are probabilities, at the centres of the patches."""
         encoder, head = self._networks()
-        found, failures = [], {}
-        for sample in samples:
-            try:
-                image = to_tensor(sample.load())
-            except ImageError as error:
-                failures[sample.id] = str(error)
-                continue
+
+        def see(sample: Sample) -> Evidence:
+            image = to_tensor(sample.load())
             said = slide.look(encoder, head, image, self._slide, prepare=self._prepare)
             scores, labels = slide.on_grid(said), None
             if self.config.refine == "bilinear":
                 labels = slide.decide(said, (image.shape[1], image.shape[2]))
-            found.append((sample, Evidence(scores, surest(scores), labels=labels)))
-        return found, failures
+            return Evidence(scores, surest(scores), labels=labels)
+
+        return one_by_one(samples, see)
 
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """See `Method.look_into`; parts are classes, and the photo is seen whole."""

@@ -21,7 +21,7 @@ from zerolabel.errors import ImageError, UsageError
 from zerolabel.methods.base import BATCH, ENOUGH, Anatomy, Evidence, Method, Portrait
 from zerolabel.methods.built import Built
 from zerolabel.methods.configs import pick
-from zerolabel.methods.pixels import anatomy, coarse
+from zerolabel.methods.pixels import anatomy, coarse, one_by_one
 from zerolabel.methods.wnet_config import CHANNELS, PRESETS, Config
 from zerolabel.networks.unet import UNetConfig, WNet, random_wnet
 from zerolabel.ops.ncut import Affinity
@@ -92,25 +92,21 @@ class Wnet(Method):
         self, samples: Sequence[Sample], *, store: Store
     ) -> tuple[list[tuple[Sample, Evidence]], dict[str, str]]:
         """See `Method.evidence`; scores are probabilities, and for the CRF their logarithms."""
-        found, failures = [], {}
-        for sample in samples:
-            try:
-                scores, parts, image = self._pieces(sample)
-            except ImageError as error:
-                failures[sample.id] = str(error)
-                continue
-            if "centroids" in self.arrays:
-                vectors, own = self._describe(scores, parts, image)
-                near = (vectors @ self.arrays["centroids"].T * SHARP).softmax(1)  # (R, K)
-                scores, parts = near[own].permute(2, 0, 1), own
-            winners = F.one_hot(scores.argmax(0), self.k).permute(2, 0, 1)
-            share = winners.sum((1, 2))
-            sure = (scores * winners).sum((1, 2)) / share.clamp_min(1)
-            typical = torch.where(share > 0, sure, -1.0)
-            if self.config.refine == "crf":
-                scores = scores.clamp_min(FLOOR).log()
-            found.append((sample, Evidence(scores, typical, parts=parts)))
-        return found, failures
+        return one_by_one(samples, self._see)
+
+    def _see(self, sample: Sample) -> Evidence:
+        scores, parts, image = self._pieces(sample)
+        if "centroids" in self.arrays:
+            vectors, own = self._describe(scores, parts, image)
+            near = (vectors @ self.arrays["centroids"].T * SHARP).softmax(1)  # (R, K)
+            scores, parts = near[own].permute(2, 0, 1), own
+        winners = F.one_hot(scores.argmax(0), self.k).permute(2, 0, 1)
+        share = winners.sum((1, 2))
+        sure = (scores * winners).sum((1, 2)) / share.clamp_min(1)
+        typical = torch.where(share > 0, sure, -1.0)
+        if self.config.refine == "crf":
+            scores = scores.clamp_min(FLOOR).log()
+        return Evidence(scores, typical, parts=parts)
 
     def look_into(self, sample: Sample, *, store: Store) -> Anatomy:
         """See `Method.look_into`; there are no patches, so pixels are averaged over a grid."""

@@ -121,8 +121,8 @@ def light() -> Experiment:
 
     Command: `zerolabel reproduce datus-light DATA`, DATA holding CamVid and PASCAL VOC 2012 in
     folders of any name; no download. Time: with one core 20 minutes a row and seed.
-    Expected: docs/refine.md; nothing of it is published elsewhere. Both are enlarged bilinearly, so
-    that no edge of a photo helps either.
+    Expected: docs/methods/deeplab.md; nothing of it is published elsewhere. Both are enlarged
+    bilinearly, so that no edge of a photo helps either.
     """
     data = (("camvid", "val", "camvid11", 11), ("voc", "val", "voc21", 21))
     cells = []

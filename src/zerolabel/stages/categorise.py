@@ -122,9 +122,9 @@ def categorise(vectors: Tensor, options: Categorise, *, most: int = MOST) -> Cat
     k, bounds = options.k, span(options.k, most=most)
     curve: dict[int, float] = {}
     if bounds is not None:
-        low = bounds[0] if k != "auto" else 0  # what was asked for, at least
-        k, curve = choose_k(vectors, seed=options.seed, low=bounds[0], high=bounds[1])
-        k = max(k, low)
+        low, high = bounds
+        chosen, curve = choose_k(vectors, seed=options.seed, low=low, high=high)
+        k = chosen if k == "auto" else max(low, chosen)  # as many as were asked for, at least
     assert isinstance(k, int)  # `span` saw to it
     if k > len(vectors):
         raise UsageError(
