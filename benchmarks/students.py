@@ -18,6 +18,7 @@ from timing import best_of, gemm_ms
 from zerolabel.backbones import NONE, load, pupils
 from zerolabel.backbones.student import normalise
 from zerolabel.data.benchmarks import open_dataset
+from zerolabel.methods.configs import pick
 from zerolabel.methods.deeplab import PRESETS, Deeplab
 from zerolabel.stages import denoise
 from zerolabel.training.denoise import DenoiseTrainer
@@ -35,7 +36,7 @@ def step_seconds(preset: str, *, amp: bool) -> tuple[float, float]:
     c, side = PRESETS[preset], min(PRESETS[preset].size)
     found = open_dataset(data_root("voc"), split=f"train:{PHOTOS}")
     assert found is not None
-    training = SupervisedTraining(batch=c.batch, lr=c.lr, optimiser=c.optimiser, amp=amp)
+    training: SupervisedTraining = pick(SupervisedTraining, c, amp=amp)
     lessons = Lessons(scene=SceneConfig(short=side, crop=side, ratio=c.ratio), distort=c.distort)
     samples = [denoise.squashed(s, (2 * side, 2 * side)) for s in found.samples]
     pages = Pages(samples, lessons, training)

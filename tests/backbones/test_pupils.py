@@ -19,7 +19,7 @@ from zerolabel.store import below
 
 NANO = Student(arch="vit-nano", start="random")
 SMALL = Student(network="deeplabv3", arch="small", start="random")
-BODY = ResNetConfig("basic", (1, 1, 1, 1), width=4, classes=9)
+BODY = ResNetConfig("basic", (1, 1, 1, 1), width=8, classes=9)
 
 
 def same(one, other):

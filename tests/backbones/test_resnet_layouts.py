@@ -9,7 +9,7 @@ from zerolabel.backbones.resnet_layouts import build, convert, infer_config
 from zerolabel.errors import WeightsError
 from zerolabel.networks.resnet import ARCHITECTURES, ResNet, ResNetConfig
 
-BASIC = ResNetConfig("basic", (1, 2, 1, 1), width=4, classes=5)
+BASIC = ResNetConfig("basic", (1, 2, 1, 1), width=8, classes=5)
 DEEP = ResNetConfig("bottleneck", (2, 1, 2, 1), width=4, classes=5)
 
 

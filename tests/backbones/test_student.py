@@ -22,7 +22,7 @@ from zerolabel.networks.distilled import HEADS
 from zerolabel.networks.resnet import ARCHITECTURES, ResNetConfig
 from zerolabel.training.distil import Distillation, DistilTrainer
 
-BODY = ResNetConfig("basic", (1, 1, 1, 1), width=4, output_stride=8)
+BODY = ResNetConfig("basic", (1, 1, 1, 1), width=8, output_stride=8)
 TINY = DeepLabConfig(resnet=BODY, out=P)
 QUERIES, REFERENCES = texts()
 CONFIGS = {

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from PIL import Image
 
 from zerolabel import backbones
 from zerolabel.cli.attention import attention as command
-from zerolabel.cli.main import main
 from zerolabel.data.folder import read_image
 from zerolabel.jobs.looking.draw import SHOWS
 
@@ -28,16 +28,8 @@ def _no_hub(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["zerolabel", "attention", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return ended.value.code, out.out, out.err
-
-    return run
+def run(typed):
+    return partial(typed, "attention")
 
 
 @pytest.fixture

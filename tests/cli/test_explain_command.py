@@ -1,12 +1,12 @@
 """`zerolabel explain` as it is typed."""
 
 import json
+from functools import partial
 
 import pytest
 from PIL import Image
 
 import zerolabel
-from zerolabel.cli.main import main
 from zerolabel.data.synthetic import world
 
 pytestmark = pytest.mark.usefixtures("small_worlds")
@@ -25,16 +25,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["zerolabel", "explain", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return ended.value.code, out.out, out.err
-
-    return run
+def run(typed):
+    return partial(typed, "explain")
 
 
 def names(place):

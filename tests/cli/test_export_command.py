@@ -1,30 +1,22 @@
 """`zerolabel export` as it is typed."""
 
 import json
+from functools import partial
 
 import pytest
 from exported import categories, noise, ring, write_exportable
 
-from zerolabel.cli.main import main
 from zerolabel.jobs.export import FORMATS
 
 pytestmark = pytest.mark.usefixtures("small_worlds")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(typed, tmp_path, monkeypatch):
     write_exportable(tmp_path, {"a.jpg": ring(), "b/c.jpg": noise(0, 4)}, categories())
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["zerolabel", "export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return ended.value.code, out.out, out.err
-
-    return run
+    return partial(typed, "export")
 
 
 @pytest.mark.parametrize("way", FORMATS)

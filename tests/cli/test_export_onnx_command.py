@@ -3,7 +3,6 @@
 import pytest
 from exported_networks import light, write_model, write_photos
 
-from zerolabel.cli.main import main
 from zerolabel.jobs import export_network as job
 
 onnx = pytest.importorskip("onnx")
@@ -13,20 +12,12 @@ pytestmark = pytest.mark.usefixtures("small_worlds")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(typed, tmp_path, monkeypatch):
     write_photos(tmp_path / "photos", images=2)
     write_model(light(), tmp_path / "model")
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["zerolabel", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return ended.value.code, out.out, out.err
-
-    return run
+    return typed
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import pytest
 from PIL import Image
 
-from zerolabel.cli.main import main
 from zerolabel.data.synthetic import world
 
 pytestmark = pytest.mark.usefixtures("small_worlds")
@@ -20,17 +19,8 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments):
-        words = ["zerolabel", "segment", *map(str, arguments), *FLAGS]
-        monkeypatch.setattr("sys.argv", words)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return ended.value.code, out.out, out.err
-
-    return run
+def run(typed):
+    return lambda *arguments: typed("segment", *arguments, *FLAGS)
 
 
 def test_several_levels_come_with_their_reports_and_a_page_over_all(run, photos, tmp_path):

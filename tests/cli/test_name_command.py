@@ -2,13 +2,13 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 from speaking import Speaking, write_colours
 
 import zerolabel
 from zerolabel import backbones
-from zerolabel.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("small_worlds")
 
@@ -24,20 +24,12 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def run(place, tmp_path, monkeypatch, capsys):
+def run(typed, place, tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "load", lambda *_, **__: Speaking())
     shutil.copytree(place / "run", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["zerolabel", "name", "run", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return ended.value.code, out.out, out.err
-
-    return run
+    return partial(typed, "name", "run")
 
 
 def names(folder):

@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from PIL import Image
 
 import zerolabel
-from zerolabel.cli.main import main
 from zerolabel.cli.refine import in_words
 from zerolabel.data.synthetic import world
 
@@ -30,16 +30,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def run(place, monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["zerolabel", "refine", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return ended.value.code, out.out, out.err
-
-    return run
+def run(typed, place):
+    return partial(typed, "refine")
 
 
 def test_it_says_what_came_out(run, place, tmp_path):

@@ -1,34 +1,26 @@
 """Class words as they are typed."""
 
 import json
+from functools import partial
 
 import pytest
 from PIL import Image
 from planted_clip import planted_clip, planted_photos
 
 from zerolabel import backbones
-from zerolabel.cli.main import main
 
 TINY = ("--method", "reclip++", "--set", "short=64", "--set", "crop=64", "--set", "crop_size=32")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(typed, tmp_path, monkeypatch):
     for sample in planted_photos(4, size=(64, 96)):
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(sample.load()).save(tmp_path / "photos" / sample.id)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(backbones, "load", lambda *_, **__: planted_clip())
 
-    def run(*arguments):
-        command = ["segment", "photos", "--out", "run", "--no-report", *arguments]
-        monkeypatch.setattr("sys.argv", ["zerolabel", *command])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        return ended.value.code, out.out, out.err
-
-    return run
+    return partial(typed, "segment", "photos", "--out", "run", "--no-report")
 
 
 def names(tmp_path):

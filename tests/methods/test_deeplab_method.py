@@ -9,7 +9,8 @@ from planted import broken, label_maps
 from reference.pupils import spoilt
 from reference.resnet import weights_of
 
-from zerolabel.backbones import load
+from zerolabel.backbones import layouts, load
+from zerolabel.backbones.weights import cached, load_file
 from zerolabel.data.folder import from_arrays
 from zerolabel.data.synthetic import world
 from zerolabel.errors import DataError, UsageError
@@ -56,6 +57,7 @@ def test_presets_are_what_the_paper_and_the_defaults_say():
     assert (deep.optimiser, deep.lr, deep.decay, deep.warmup) == ("sgd", 0.01, 1e-4, 0)
     assert (deep.batch, deep.size, deep.ratio) == (8, (224, 224), (0.5, 2.0))
     assert (deep.flip, deep.distort, deep.start) == (True, False, "random")
+    assert (deep.encoder, deep.balance) == ("tuned", 0)
     assert PRESETS["deeplabv3-16"] == replace(deep, output_stride=16)
     assert PRESETS["deeplabv3-101"] == replace(deep, arch="resnet-101")
     light = PRESETS["default"]
@@ -70,6 +72,9 @@ def test_presets_are_what_the_paper_and_the_defaults_say():
         ({"network": "x"}, "Unknown network"),
         ({"optimiser": "x"}, "Unknown optimiser"),
         ({"amp": "maybe"}, "choice of amp"),
+        ({"encoder": "icy"}, "choice of encoder"),
+        ({"encoder": "frozen", "start": "random"}, "knows nothing"),
+        ({"balance": 1.5}, "balance is from 0 to 1"),
         ({"held": 1.0}, "held is a share"),
         ({"patience": 0}, "patience must be 1 or more"),
         ({"ratio": (2.0, 1.0)}, "ratios above 0"),
@@ -183,7 +188,7 @@ def test_notes_say_what_it_began_from_and_how_it_ended(samples, tmp_path):
     method = fit(samples)
     assert told(method, "began from random weights (vit-nano")
     assert told(method, "2 steps, none of the images held out")  # six images are too few
-    torch.save(weights_of(ResNetConfig("basic", (1, 1, 1, 1), width=4, classes=9)), tmp_path / "b")
+    torch.save(weights_of(ResNetConfig("basic", (1, 1, 1, 1), width=8, classes=9)), tmp_path / "b")
     method = fit(samples, **DEEP | {"start": str(tmp_path / "b")})
     assert told(method, "began from the residual network in b (")
     assert told(method, "classifier of 9 classes")
@@ -194,7 +199,13 @@ def test_notes_say_what_it_began_from_and_how_it_ended(samples, tmp_path):
 @pytest.mark.slow
 def test_the_default_begins_from_the_embedded_backbone(samples):
     method = fit(samples, arch="vit-mini", start="embedded")
-    assert told(method, "began from the embedded backbone, which saw no label")
+    (said,) = told(method, "began from the embedded backbone, which saw no label")
+    assert said.endswith("only its decoder learned")
+    known = layouts.convert(load_file(cached("embedded")))
+    assert all(torch.equal(method.arrays[f"encoder.{name}"], known[name]) for name in known)
+    method = fit(samples, arch="vit-mini", start="embedded", encoder="tuned")
+    assert not told(method, "only its decoder")
+    assert not torch.equal(method.arrays["encoder.cls_token"], known["cls_token"])
 
 
 # --- masks ---------------------------------------------------------------------------------------

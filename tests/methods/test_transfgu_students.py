@@ -17,7 +17,7 @@ from zerolabel.stages import exams, learners, parts
 from zerolabel.store import Store
 from zerolabel.training.selection import SelectingTrainer
 
-BODY = ResNetConfig("basic", (1, 1, 1, 1), width=4)
+BODY = ResNetConfig("basic", (1, 1, 1, 1), width=8)
 SMALL = {
     "k": 3,
     "size": (64, 64),

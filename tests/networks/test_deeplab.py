@@ -18,7 +18,7 @@ from zerolabel.networks.deeplab import (
 )
 from zerolabel.networks.resnet import STAGES, ResNet, ResNetConfig
 
-TINY = DeepLabConfig(resnet=ResNetConfig("basic", (1, 1, 1, 1), width=4, output_stride=8), out=6)
+TINY = DeepLabConfig(resnet=ResNetConfig("basic", (1, 1, 1, 1), width=8, output_stride=8), out=6)
 
 
 def images(*shape):

@@ -11,7 +11,7 @@ from zerolabel.networks.deeplab import dilated
 from zerolabel.networks.deeplabv3 import RATES, DeepLabV3, DeepLabV3Config, random_deeplabv3
 from zerolabel.networks.resnet import ResNetConfig
 
-BODY = ResNetConfig("basic", (1, 1, 1, 1), width=4, output_stride=8)
+BODY = ResNetConfig("basic", (1, 1, 1, 1), width=8, output_stride=8)
 TINY = DeepLabV3Config(classes=5, resnet=BODY, width=6)
 
 

@@ -8,7 +8,7 @@ from zerolabel.networks.deeplab import DeepLabConfig, random_deeplab
 from zerolabel.networks.distilled import HEADS, Distilled, StudentHead, student_head
 from zerolabel.networks.resnet import ResNetConfig
 
-BODY = ResNetConfig("basic", (1, 1, 1, 1), width=4, output_stride=8)
+BODY = ResNetConfig("basic", (1, 1, 1, 1), width=8, output_stride=8)
 QUERIES, REFERENCES = texts()
 
 

@@ -18,7 +18,7 @@ from zerolabel.networks.resnet import (
     random_resnet,
 )
 
-BASIC = ResNetConfig("basic", (1, 2, 2, 1), width=4, classes=3)
+BASIC = ResNetConfig("basic", (1, 2, 2, 1), width=8, classes=3)
 DEEP = ResNetConfig("bottleneck", (2, 1, 2, 2), width=4, classes=3)
 BOTH = pytest.mark.parametrize("config", [BASIC, DEEP], ids=["basic", "bottleneck"])
 

@@ -51,6 +51,8 @@ def run(
     lessons=LESSONS,
     patience=9,
     seed=0,
+    balance=0.0,
+    pixels=(1,) * K,
     facts=(),
     **changes,
 ):
@@ -63,6 +65,8 @@ def run(
         patience=patience,
         samples=samples,
         size=SIZE,
+        balance=balance,
+        pixels=pixels,
         facts=facts,
         device=torch.device("cpu"),
         store=store or Store(),

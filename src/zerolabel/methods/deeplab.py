@@ -29,6 +29,7 @@ from zerolabel.training.supervised import SupervisedTraining
 from zerolabel.types import Sample
 
 AMP = ("auto", "on", "off")
+ENCODER = ("auto", "frozen", "tuned")
 NOTE = "student: "
 
 
@@ -38,6 +39,8 @@ class Config(Student):
 
     Attributes:
         k: number of classes; "auto" takes those of the data set, or the highest id in the masks.
+        encoder: "frozen", "tuned", or "auto": it learns only where it starts from random weights.
+        balance: how far rare categories are helped, 0..1; see `training.denoise.handicaps`.
         size: (H, W) in pixels to which images are squashed, for training and prediction.
         ratio: least and largest factor on that size in training.
         flip: mirror half of the crops.
@@ -52,6 +55,8 @@ class Config(Student):
     """
 
     k: int | str = "auto"
+    encoder: str = "auto"
+    balance: float = 0.75
     size: tuple[int, int] = (224, 224)
     ratio: tuple[float, float] = (0.75, 1.5)
     flip: bool = True
@@ -59,7 +64,7 @@ class Config(Student):
     held: float = 0.1
     patience: int = 10
     batch: int = 4
-    iterations: int = 800
+    iterations: int = 400
     lr: float = 1e-3
     decay: float = 0.05
     optimiser: str = "adamw"
@@ -68,11 +73,18 @@ class Config(Student):
     seed: int = 0
     refine: str = "guided"
 
+    @property
+    def tuned(self) -> bool:
+        """Whether the encoder learns, too."""
+        return self.encoder == "tuned" or (self.encoder == "auto" and self.start == pupils.RANDOM)
+
 
 DEEP = Config(
     network=pupils.DEEP,
     arch="resnet-50",
     start=pupils.RANDOM,
+    encoder="tuned",
+    balance=0.0,
     ratio=(0.5, 2.0),
     distort=False,
     batch=8,
@@ -103,6 +115,15 @@ class Deeplab(ToldMethod, PixelMethod):
         super().__init__(config, backbone)
         if config.amp not in AMP:
             raise unknown_name("choice of amp", config.amp, AMP)
+        if config.encoder not in ENCODER:
+            raise unknown_name("choice of encoder", config.encoder, ENCODER)
+        if config.encoder == "frozen" and config.start == pupils.RANDOM:
+            raise UsageError(
+                "A frozen encoder with random weights knows nothing. Expected encoder=tuned, or "
+                "weights to start from: --set start=FILE."
+            )
+        if not 0 <= config.balance <= 1:
+            raise UsageError(f"balance is from 0 to 1, got {config.balance}.")
         if config.network == pupils.DEEP and config.batch < 2:  # before anything is read
             raise UsageError(f"deeplabv3 needs a batch of 2 or more, got {config.batch}.")
         side = min(config.size)  # of crops, so that training and prediction see one scale
@@ -139,13 +160,16 @@ class Deeplab(ToldMethod, PixelMethod):
             patience=c.patience,
             samples=samples,
             size=c.size,
-            facts=(seen.pixels.tolist(), seen.images.tolist()),
+            balance=c.balance,
+            pixels=seen.pixels.tolist(),
+            facts=seen.images.tolist(),
             device=self.backbone.device,
             store=store,
         )
         self.arrays, self.losses = found.weights, found.losses
         self.notes = [note for note in self.notes if not note.startswith(NOTE)]
-        self.notes += [f"{NOTE}began from {begin.words}"]
+        learns = "" if c.tuned else "; only its decoder learned"
+        self.notes += [f"{NOTE}began from {begin.words}{learns}"]
         self.notes += [NOTE + denoise.words(found, self._training)]
 
     def student(self) -> Pupil:

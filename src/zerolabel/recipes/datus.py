@@ -120,7 +120,7 @@ def light() -> Experiment:
     """DatUS2 on small data, its masks before and after the light student, three seeds.
 
     Command: `zerolabel reproduce datus-light DATA`, DATA holding CamVid and PASCAL VOC 2012 in
-    folders of any name; no download. Time: with one core 20 minutes a row and seed.
+    folders of any name; no download. Time: with one core 10 minutes a row and seed.
     Expected: docs/methods/deeplab.md; nothing of it is published elsewhere. Both are enlarged
     bilinearly, so that no edge of a photo helps either.
     """

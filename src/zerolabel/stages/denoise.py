@@ -24,7 +24,7 @@ from zerolabel.ops.resize import resize, resize_labels
 from zerolabel.stages.parts import arrays_of, forget, train_in_parts, weights_and_losses
 from zerolabel.stages.supervise import Learned
 from zerolabel.store import Stage, Store
-from zerolabel.training.denoise import DenoiseTrainer
+from zerolabel.training.denoise import DenoiseTrainer, handicaps
 from zerolabel.training.lessons import Lessons, Pages
 from zerolabel.training.supervised import SupervisedTraining
 from zerolabel.types import Image, LabelMap, Sample
@@ -40,6 +40,8 @@ def train(
     patience: int,
     samples: Sequence[Sample],
     size: tuple[int, int],
+    balance: float,
+    pixels: Sequence[int],
     facts: Sequence[object],
     device: torch.device,
     store: Store,
@@ -57,7 +59,9 @@ def train(
         patience: measurements without a lower loss that end the training.
         samples: with masks as labels, any number of whose pixels are 255.
         size: (H, W) in pixels to which images and masks are squashed before crops are drawn.
-        facts: all else that the result depends on: what the masks hold.
+        balance: see `training.denoise.handicaps`.
+        pixels: of each category in the masks.
+        facts: all else that the result depends on: what else the masks hold.
         device: where to compute.
         store: keeps the result, and every part what is needed to go on.
 
@@ -68,11 +72,13 @@ def train(
         DataError: no image can be read.
         UsageError: nothing is left to learn from.
     """
-    known = (begin.net.config, begin.digest, training, lessons, patience, size)
-    name = cache.key("denoise", samples, *known, *facts)
+    known = (begin.net.config, begin.digest, training, lessons, patience, size, balance)
+    name = cache.key("denoise", samples, *known, pixels, *facts)
 
     def work() -> Stage:
-        trainer = DenoiseTrainer(begin.net.to(device), training, patience=patience)
+        unfair = handicaps(pixels, balance=balance)
+        net = begin.net.to(device)
+        trainer = DenoiseTrainer(net, training, patience=patience, handicaps=unfair)
         ratio = max(1.0, lessons.scene.ratio[1])  # so that the largest crops lose nothing
         most = (round(size[0] * ratio), round(size[1] * ratio))
         course = _Course(trainer, Pages([squashed(s, most) for s in samples], lessons, training))

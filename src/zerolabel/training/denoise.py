@@ -6,13 +6,15 @@ any label: the loss on masks of images that it does not learn from stops falling
 
 Source: pseudo-mask de-noising of Kumar et al., "DatUS^2", 2024, section III-F, which names the
 network only. That networks fit what is common before they fit what is wrong: Arpit et al., "A
-closer look at memorization in deep networks", 2017; early stopping: Prechelt 1998.
+closer look at memorization in deep networks", 2017; early stopping: Prechelt 1998. What is common
+first is the common categories, at the expense of the rare ones: Menon et al., "Long-tail learning
+via logit adjustment", 2021.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,23 +26,51 @@ from zerolabel.training.supervised import LabelTrainer, SupervisedTraining, padd
 from zerolabel.types import IGNORE
 
 NET, BEST = "net/", "best/"  # prefixes of the weights in a state
+LEAST = 0.1  # of an equal share of the pixels: a category with less counts as if it had so much
+
+
+def handicaps(pixels: Sequence[int], *, balance: float) -> Tensor:
+    """How much of a category's score its share of the masks accounts for.
+
+    Args:
+        pixels: of each of K categories in the masks.
+        balance: 1 for all of it, 0 for nothing.
+
+    Returns:
+        float32 (K,), balance x log of the share over an equal one, which is no less than `LEAST`.
+
+    Source:
+        Menon et al. 2021, equation 10: with these added to its scores while it learns, a network
+        says without them what a category is like, not how common it is.
+    """
+    counts = torch.tensor(pixels, dtype=torch.float64)
+    shares = counts * len(counts) / counts.sum().clamp_min(1)
+    return (balance * shares.clamp_min(LEAST).log()).float()
 
 
 class DenoiseTrainer(LabelTrainer):
     """A student that is told how it does on masks that it does not learn from.
 
     Attributes:
-        net: trained in place.
+        net: trained in place, but for its body if `config.tuned` is False.
         patience: judgements without a lower loss after which it stops.
         best: its weights when the loss was lowest; empty before the first judgement.
         held: from step to loss, all judgements.
     """
 
     def __init__(
-        self, net: DeepLabV3 | Light, config: SupervisedTraining, *, patience: int
+        self,
+        net: DeepLabV3 | Light,
+        config: SupervisedTraining,
+        *,
+        patience: int,
+        handicaps: Tensor | None = None,
     ) -> None:
+        self._body = net.encoder if isinstance(net, Light) else net.backbone
+        self._body.requires_grad_(config.tuned)
         super().__init__(config, net)
         self.net, self.patience = net, patience
+        self._handicaps = None if handicaps is None else handicaps.to(self.device)[:, None, None]
         self.best: dict[str, Tensor] = {}
         self.held: dict[int, float] = {}
 
@@ -101,7 +131,12 @@ class DenoiseTrainer(LabelTrainer):
 
     def _train(self, *, on: bool) -> None:
         self.net.train(on)
+        if not self.config.tuned:  # nor do its norms
+            self._body.eval()
 
     def _logits(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x = padded(images, self.net.patch)
-        return self.net(x), (x.shape[2], x.shape[3])
+        scores: Tensor = self.net(x)
+        if self._handicaps is not None:
+            scores = scores + self._handicaps
+        return scores, (x.shape[2], x.shape[3])

@@ -29,7 +29,7 @@ MOST_SEED = 2**32 - 1
 FROM_ZERO = frozenset(
     ["components", "heads", "attention_heads", "hidden", "decay"]
     + ["stuff", "start", "uncertainty", "diversity", "teacher", "repeat"]
-    + ["held", "drop_path", "dropout", "warmup"]
+    + ["held", "drop_path", "dropout", "warmup", "balance"]
     + ["none", "denoise", "smooth", "views", "least", "epochs", "horizon"]
     + ["student_epochs", "student_batch", "mask", "feature", "text"]
     + ["level", "drop_every", "ncut_weight", "rec_weight", "squares"]
