@@ -131,8 +131,7 @@ class DenoiseTrainer(LabelTrainer):
 
     def _train(self, *, on: bool) -> None:
         self.net.train(on)
-        if not self.config.tuned:  # nor do its norms
-            self._body.eval()
+        self._body.train(on and self.config.tuned)  # norms of a frozen one do not learn, either
 
     def _logits(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x = padded(images, self.net.patch)
