@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from zerolabel.data.synthetic import world
 from zerolabel.errors import UsageError
 from zerolabel.ops.crf import crf as field
-from zerolabel.ops.resize import upsample
+from zerolabel.ops.regions import components, sizes
+from zerolabel.ops.resize import guided_argmax, upsample
 from zerolabel.stages import refine as stage
 from zerolabel.stages.refine import REFINE, refine
 
@@ -118,6 +119,16 @@ def test_guided_and_crf_follow_the_photo_and_nearest_does_not():
     assert wrong["nearest"] == pytest.approx(4 / 64)
     assert wrong["crf"] == 0
     assert wrong["guided"] < 0.25 * wrong["bilinear"]
+
+
+def test_guided_leaves_no_specks_where_the_photo_is_grainy():
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    scores = 0.5 + 0.01 * torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    grain = guided_argmax(scores, torch.from_numpy(image).permute(2, 0, 1), radius=8)
+    found = refine(scores, image, name="guided")
+    assert sizes(components(grain.numpy())).min() == 1
+    assert sizes(components(found)).min() >= 16  # a quarter of a patch of 8 x 8
+    assert (found == grain.numpy()).mean() > 0.9
 
 
 def test_crf_is_the_dense_crf_of_the_sharpened_scores():

@@ -35,12 +35,15 @@ def components(labels: Labels, *, connectivity: int = 8) -> NDArray[np.int32]:
     grid = _grid(labels)
     if connectivity not in (4, 8):
         raise UsageError(f"Expected connectivity 4 or 8; found {connectivity}.")
-    cells = np.arange(grid.size, dtype=np.int32).reshape(grid.shape)
-    (starts, ends), (one, other) = _neighbours(cells, connectivity), _neighbours(grid, connectivity)
-    same = one == other
-    ties = (np.ones(same.sum(), np.bool_), (starts[same], ends[same]))
-    _, ids = connected_components(coo_array(ties, shape=2 * (grid.size,)), directed=False)
-    return _by_appearance(ids).reshape(grid.shape)
+    begins = np.ones(grid.shape, np.bool_)  # of the runs of equal cells in a row: few, so fast
+    np.not_equal(grid[:, 1:], grid[:, :-1], out=begins[:, 1:])
+    runs = (np.cumsum(begins, dtype=np.int32) - np.int32(1)).reshape(grid.shape)
+    ones, others = _touching(grid, begins, runs, connectivity)
+    count = int(runs[-1, -1]) + 1
+    ties = coo_array((np.ones(len(ones), np.bool_), (ones, others)), shape=(count, count))
+    _, ids = connected_components(ties, directed=False)
+    found: NDArray[np.int32] = _by_appearance(ids)[runs]
+    return found
 
 
 def sizes(ids: Grid) -> NDArray[np.int64]:
@@ -164,13 +167,20 @@ def _ids(ids: Grid) -> NDArray[Any]:
     return grid
 
 
-def _neighbours(grid: NDArray[Any], connectivity: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the values on both sides of every border between cells, flat."""
-    pairs = [(grid[:, :-1], grid[:, 1:]), (grid[:-1], grid[1:])]
+def _touching(
+    grid: NDArray[Any], begins: NDArray[np.bool_], runs: NDArray[np.int32], connectivity: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Find the runs of neighbouring rows that touch and have one label, each pair at least once."""
+    meets = (grid[:-1] == grid[1:]) & (begins[:-1] | begins[1:])  # the first cell of an edge
+    ones, others = [runs[:-1][meets]], [runs[1:][meets]]
     if connectivity == 8:
-        pairs += [(grid[:-1, :-1], grid[1:, 1:]), (grid[:-1, 1:], grid[1:, :-1])]
-    ones, others = zip(*pairs, strict=True)
-    return np.concatenate([x.ravel() for x in ones]), np.concatenate([x.ravel() for x in others])
+        turns = begins[:-1, 1:] & begins[1:, 1:]  # where they share a corner and no edge
+        left, right = np.s_[:, :-1], np.s_[:, 1:]
+        for above, below in ((left, right), (right, left)):
+            meets = turns & (grid[:-1][above] == grid[1:][below])
+            ones.append(runs[:-1][above][meets])
+            others.append(runs[1:][below][meets])
+    return np.concatenate(ones), np.concatenate(others)
 
 
 def _by_appearance(ids: NDArray[np.int32]) -> NDArray[np.int32]:

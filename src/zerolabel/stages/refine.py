@@ -17,10 +17,12 @@ from zerolabel.data.transforms import to_tensor
 from zerolabel.errors import unknown_name
 from zerolabel.ops import crf as dense
 from zerolabel.ops.resize import guided_argmax, resize, upsample, upsample_rows
+from zerolabel.ops.specks import absorb
 from zerolabel.types import IGNORE, Image, LabelMap
 
 SHARPNESS = 2.0  # of the CRF's log-probabilities; chosen on training images, see docs/crf.md
 MOST_PIXELS = 1 << 19  # that the CRF works on; with 21 categories they take about 0.9 GB
+SPECK = 0.25  # of a patch: smaller pieces are grain of the photo, no score saw them; docs/refine.md
 STRIP = 1 << 20  # pixels decided at once
 
 
@@ -54,11 +56,12 @@ def refine(scores: Tensor, image: Image, *, name: str, covered: Tensor | None = 
 
 
 def guided(scores: Tensor, image: Tensor) -> Tensor:
-    """Follow the photo's edges within about a patch (fast guided filter)."""
-    patch = max(image.shape[1] / scores.shape[1], image.shape[2] / scores.shape[2])
-    radius = max(2, round(patch))
+    """Follow the photo's edges within about a patch (fast guided filter), and leave no specks."""
+    high, wide = image.shape[1] / scores.shape[1], image.shape[2] / scores.shape[2]
+    radius = max(2, round(max(high, wide)))
     # Eight cells in the radius are enough; of a large photo finer ones would cost gigabytes.
-    return guided_argmax(scores, image, radius=radius, subsample=max(4, radius // 8))
+    best = guided_argmax(scores, image, radius=radius, subsample=max(4, radius // 8))
+    return torch.from_numpy(absorb(best.numpy(), least=SPECK * high * wide))
 
 
 def crf(scores: Tensor, image: Tensor, *, sharpness: float = SHARPNESS) -> Tensor:
