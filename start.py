@@ -34,8 +34,10 @@ ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = "constraints.txt"
 PINNED_FIRST = "torch"  # before anything that depends on it could bring another build
 STAMP = "zerolabel-ready.json"
-# As many workers as cores, but four at most: each needs up to a gigabyte. A file is one worker's.
+# As many workers as cores, but four at most: each needs up to a gigabyte. A file is one worker's,
+# in the order of tests/conftest.py.
 PYTEST = ["pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+PYTEST += ["--no-loadscope-reorder"]
 LEARNING = ("jobs", "methods", "stages", "training")  # rooms whose tests are most of the time
 WORK: dict[str, list[list[str]]] = {  # modules of Python, run one after another in ROOT
     "setup": [],

@@ -415,6 +415,14 @@ def test_failures_of_fit_are_kept(tmp_path):
         assert len(read(tmp_path / "run", "failures.json")["failures"]) == 1
 
 
+def test_fit_segments_nothing(tmp_path, monkeypatch):
+    write_world(tmp_path / "photos", images=5)
+    (tmp_path / "photos" / "bad.png").write_bytes(b"")
+    monkeypatch.setattr(find("kmeans"), "evidence", lambda *_, **__: pytest.fail("predicted"))
+    model = zerolabel.fit(tmp_path / "photos", method="kmeans", k=2, size=64)
+    assert list(model.failures) == ["bad.png"]
+
+
 @pytest.mark.parametrize("images", [1, 4, 5])
 def test_few_images_make_auto_k_a_guess(tmp_path, images):
     photos = write_world(tmp_path / "photos", images=images)

@@ -24,7 +24,7 @@ from zerolabel.jobs.run.place import note_place
 from zerolabel.jobs.run.render import write_failures
 from zerolabel.jobs.run.settings import build
 from zerolabel.methods import auto_backbone
-from zerolabel.methods.base import BATCH, Method
+from zerolabel.methods.base import Method
 from zerolabel.store import Progress, Stage, Store, write_json
 from zerolabel.types import Sample
 
@@ -160,7 +160,7 @@ def fit(
     store = Store(out, shared=shared, report=progress)
     with store.lock():
         model = fit_in(store, samples, method, view=options.view)
-        model.failures = _failures(method, samples, store)
+        model.failures = _failures(samples)
         write_failures(Path(out), model.failures)
         model.save(out)
         images = len(samples) - len(model.failures)
@@ -219,7 +219,9 @@ def fit_in(
     try:
         done = store.stage("model", work)
     except DataError:
-        _explain(samples, store)
+        failures = _failures(samples, while_all=True)
+        if store.root is not None and failures:
+            write_failures(store.root, failures)
         raise
     tensors = {name: torch.from_numpy(value) for name, value in done.arrays.items()}
     method.arrays = restored(tensors, backbone)
@@ -245,16 +247,11 @@ def _guess(method: Method, images: int) -> list[str]:
     return [f"k = {method.k} is a guess, because {few} too few to choose it from; --k sets it"]
 
 
-def _failures(method: Method, samples: Sequence[Sample], store: Store) -> dict[str, str]:
-    """Collect id -> reason for the images that `fit` could not read, from its finished stages."""
-    failures: dict[str, str] = {}
-    for start in range(0, len(samples), BATCH):
-        failures |= method.evidence(samples[start : start + BATCH], store=store)[1]
-    return failures
+def _failures(samples: Sequence[Sample], *, while_all: bool = False) -> dict[str, str]:
+    """Read images once more, which costs less than to segment them: id -> why one cannot be read.
 
-
-def _explain(samples: Sequence[Sample], store: Store) -> None:
-    """Write `failures.json` where no image at all could be read."""
+    With `while_all` the first one that can be ends it: what went wrong was something else.
+    """
     failures: dict[str, str] = {}
     for sample in samples:
         try:
@@ -262,6 +259,6 @@ def _explain(samples: Sequence[Sample], store: Store) -> None:
         except ImageError as error:
             failures[sample.id] = str(error)
         else:
-            return  # the error was about something else
-    if store.root is not None:
-        write_failures(store.root, failures)
+            if while_all:
+                return {}
+    return failures
