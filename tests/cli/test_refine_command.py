@@ -36,7 +36,7 @@ def run(typed, place):
 
 def test_it_says_what_came_out(run, place, tmp_path):
     out = tmp_path / "out"
-    code, said, err = run(place / "run", "--out", out, *STUDENT, "--seed", "5")
+    code, said, err = run(place / "run", "--out", out, *STUDENT, "--seed", "5", "--trust", "0.3")
     assert code == 0, err
     lines = said.splitlines()
     assert lines[0] == "4 images (a folder) in 3 categories"
@@ -44,6 +44,7 @@ def test_it_says_what_came_out(run, place, tmp_path):
     state = json.loads((out / "run.json").read_text())
     assert lines[-1] == in_words(state["refined"])
     assert lines[-1].startswith("changed: ")
+    assert state["refined"]["trust"] == 0.3
     config = state["job"]["config"]
     assert (config["seed"], config["iterations"], config["size"]) == (5, 2, [32, 32])
     stages = [line.split(":")[0] for line in err.splitlines()]
@@ -85,6 +86,7 @@ def test_what_changed_in_words():
         (["--data", "gone"], 2, "does not exist"),
         (["--weights", "gone.pth"], 2, "does not exist"),
         (["--seed", "-1"], 2, "seed must be in 0"),
+        (["--trust", "2"], 2, "to less than 1, found 2"),
     ],
 )
 def test_mistakes_are_explained(run, place, tmp_path, words, code, said):

@@ -329,7 +329,7 @@ def test_a_transformer_may_be_the_student(place, tmp_path):
 def test_students_of_deeplab(place, tmp_path, student):
     settings = {"iterations": 2, "size": 32, "batch": 2}
     settings |= {"arch": "small"} if student == "deeplabv3" else {}
-    found = quick(place / "run", tmp_path / "out", student=student, settings=settings)
+    found = quick(place / "run", tmp_path / "out", student=student, settings=settings, trust=0)
     assert found.facts["filled"] == found.facts["none"] > 0
     job = read(tmp_path / "out")["job"]
     assert (job["method"], job["config"]["network"]) == ("deeplab", student)
@@ -338,13 +338,24 @@ def test_students_of_deeplab(place, tmp_path, student):
         np.testing.assert_array_equal(mask, read_mask(tmp_path / "out/masks" / name))
 
 
+def test_the_old_masks_have_a_say(run, tmp_path):
+    out = {trust: tmp_path / f"{trust}" for trust in (0, 0.9)}
+    changed = {t: quick(run, path, trust=t).facts["changed"] for t, path in out.items()}
+    assert changed[0.9] < 0.2 < changed[0]  # two steps teach a student nothing
+    assert read(out[0.9])["refined"]["trust"] == 0.9
+    states = [(path / "model.safetensors").read_bytes() for path in out.values()]
+    assert states[0] == states[1]  # the student is what it was
+    with pytest.raises(StoreError, match="trust"):
+        quick(run, out[0], trust=0.9)
+
+
 def test_students_are_methods_that_learn_from_labels():
     assert USUAL in STUDENTS
-    for method, preset in STUDENTS.values():
-        assert method in SUPERVISED
-        assert preset in find(method).PRESETS
-        configure(find(method).PRESETS, preset, {"seed": 1})
-    assert {name for name, _ in STUDENTS.values()} == SUPERVISED <= set(METHODS)
+    for kind in STUDENTS.values():
+        assert kind.method in SUPERVISED
+        assert kind.preset in find(kind.method).PRESETS
+        configure(find(kind.method).PRESETS, kind.preset, {"seed": 1})
+    assert {kind.method for kind in STUDENTS.values()} == SUPERVISED <= set(METHODS)
 
 
 # --- photos that are not learned from ------------------------------------------------------------
@@ -503,6 +514,9 @@ def test_where_it_may_be_written(run, place, tmp_path):
         ({"settings": {"k": 5}}, "expected k=3, as .*, found k=5. Leave k out"),
         ({"settings": {"refine": "guidet"}}, "Did you mean 'guided'"),
         ({"split": "trian"}, "trian"),
+        ({"trust": 1}, "from 0 .*to less than 1, found 1"),
+        ({"trust": -0.1}, r"found -0\.1"),
+        ({"trust": float("nan")}, "found nan"),
         ({"device": "gpu"}, "Unknown device"),
         ({"backbone": "embedded"}, "has no backbone; found embedded.*Leave --backbone"),
         ({"student": "light", "weights": "a.pt"}, r"found a\.pt.*--set start=FILE names weights"),

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import patches as reference
 
-from zerolabel.ops.regions import cells, patch_labels
+from zerolabel.ops.regions import cells, patch_labels, patch_shares
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,30 @@ def test_signed_labels_and_patches_without_a_pixel():
     np.testing.assert_array_equal(patch_labels(label, (2, 2), 3), [[255, 2], [0, 255]])
     found = patch_labels(np.array([[1]], np.uint8), (2, 2), 3)
     np.testing.assert_array_equal(found, [[255, 255], [255, 1]])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_patches_have_the_shares_of_their_pixels(data):
+    seed, height, width = (data.draw(st.integers(1, n)) for n in (10**6, 12, 12))
+    h, w = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    generator = np.random.default_rng(seed)
+    label = generator.choice([0, 1, 2, 3, 254, 255], (height, width)).astype(np.uint8)
+    found = patch_shares(label, (h, w), 3)
+    pixels = {}
+    for row in range(height):
+        for column in range(width):
+            cell = reference.cell(row, column, label.shape, (h, w))
+            pixels.setdefault(cell, []).append(label[row, column])
+    assert found.shape == (3, h, w)
+    assert found.dtype == np.float32
+    for (row, column), inside in pixels.items():
+        shares = [np.mean(np.equal(inside, k)) for k in range(3)]
+        np.testing.assert_allclose(found[:, row, column], shares, rtol=1e-6)
+
+
+def test_a_patch_without_a_pixel_has_that_of_the_nearest_one():
+    label = np.array([[0, 1], [255, 1]], np.uint8)
+    found = patch_shares(label, (4, 3), 2)
+    nearest = label[np.ix_([0, 0, 1, 1], [0, 1, 1])]
+    np.testing.assert_array_equal(found, [nearest == 0, nearest == 1])

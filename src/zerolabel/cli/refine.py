@@ -22,6 +22,13 @@ STUDENT = (
     click.option(
         "--preset", help="Of the student's method, instead of the one that the name stands for."
     ),
+    click.option(
+        "--trust",
+        type=float,
+        metavar="WEIGHT",
+        help="Weight of the old masks beside the student, from 0, where it alone decides, to less "
+        "than 1.  [default: 0.2 for light, else 0]",
+    ),
     click.option("--seed", type=int, help="Fixes every random draw.  [default: 0]"),
     click.option(
         "--set",
@@ -59,9 +66,9 @@ def refine(run: Path, out: Path, changes: tuple[str, ...], seed: int | None, **a
     """Let a student learn the masks of RUN, and segment its photos again into OUT.
 
     What is noise in the masks is not learned, pixels without a category get one, and edges become
-    smooth. OUT is a run directory with the categories of RUN, their names and colours; its report
-    shows the masks before and after, and its model is one small network for `zerolabel predict`.
-    No ground truth is read.
+    smooth; where the student is in doubt the old mask decides. OUT is a run directory with the
+    categories of RUN, their names and colours; its report shows the masks before and after, and its
+    model, the student alone, is one small network for `zerolabel predict`. No ground truth is read.
     """
     from zerolabel.jobs.refine import refine as job
 

@@ -19,6 +19,7 @@ from zerolabel.jobs.refining.initial import Initial, check_out, open_initial
 from zerolabel.jobs.refining.lessons import Lessons, choose, samples_of
 from zerolabel.jobs.refining.page import exhibits
 from zerolabel.jobs.refining.students import USUAL, find_student
+from zerolabel.jobs.refining.votes import Votes, check_trust
 from zerolabel.jobs.run.claim import check_place
 from zerolabel.jobs.run.cost import account
 from zerolabel.jobs.run.finish import Addition, Run, finish
@@ -52,6 +53,7 @@ def refine(
     student: str = USUAL,
     preset: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    trust: float | None = None,
     backbone: str = "auto",
     weights: str | None = None,
     device: str = "auto",
@@ -73,6 +75,8 @@ def refine(
         student: a key of `STUDENTS`.
         preset: of the student's method; None takes the student's own.
         settings: fields of the method's Config to change.
+        trust: weight of the old masks beside what the student says, from 0 (it alone decides) to
+            less than 1; None takes the student's own.
         backbone: of students that have one.
         weights: its weights file, or None.
         device: "auto", "cpu", "cuda" or "mps".
@@ -90,14 +94,16 @@ def refine(
         ZerolabelError: anything that a user can mend; it says how.
     """
     began = time.perf_counter()
-    method_name, usual = find_student(student)
+    kind = find_student(student)
+    trust = kind.trust if trust is None else trust
+    check_trust(trust)
     _check_backbone(student, backbone, weights)
     initial = open_initial(Path(run), data, split)
     check_out(initial, out)
     check_place(initial.place["data_path"], out)
     options = Options(
-        method=method_name,
-        preset=preset or usual,
+        method=kind.method,
+        preset=preset or kind.preset,
         backbone=backbone,
         weights=weights,
         device=device,
@@ -108,8 +114,9 @@ def refine(
     _check(method, initial)
     store = Store(out, shared=shared, report=progress)
     with store.lock():
-        model, lessons = _learn(initial, method, store)
-        ending = _Ending(initial, lessons, model, store, student, began, report)
+        model, lessons = _learn(initial, method, store, trust)
+        votes = Votes(initial, frozenset(lessons.ids), trust)
+        ending = _Ending(votes, lessons, model, store, student, began, report)
         new = finish(
             model,
             initial.samples,
@@ -119,6 +126,7 @@ def refine(
             began=began,
             overlays=overlays,
             report=report,
+            hear=votes,
             add=ending.compare,
         )
     return Refined(new, ending.facts)
@@ -126,7 +134,7 @@ def refine(
 
 def _check_backbone(student: str, backbone: str, weights: str | None) -> None:
     """Refuse a backbone that would do nothing."""
-    kind = find(find_student(student)[0])
+    kind = find(find_student(student).method)
     if kind.auto_backbone != NONE or (weights is None and backbone in (AUTO, NONE)):
         return
     own = hasattr(kind.PRESETS["default"], "start")
@@ -153,14 +161,14 @@ def _check(method: Method, initial: Initial) -> None:
         )
 
 
-def _learn(initial: Initial, method: Method, store: Store) -> tuple[Model, Lessons]:
+def _learn(initial: Initial, method: Method, store: Store, trust: float) -> tuple[Model, Lessons]:
     """Fit the student, and give its classes all that the categories of the run are known by."""
     model = fit_in(
         store,
         initial.samples,
         method,
         view=initial.view,
-        more={CLAIMED: initial.digest},
+        more={CLAIMED: initial.digest, "trust": f"{trust:g}"},
         lessons=lambda: samples_of(initial, choose(initial, store=store)),
     )
     lessons = choose(initial, store=store)  # found before, unless the cache was deleted
@@ -178,7 +186,7 @@ class _Ending:
         facts: see `Refined`; filled by `compare`.
     """
 
-    initial: Initial
+    votes: Votes
     lessons: Lessons
     model: Model
     store: Store
@@ -189,13 +197,15 @@ class _Ending:
 
     def compare(self, rendered: Rendered) -> Addition:
         """Compare both masks of every photo, when all are written."""
+        initial = self.votes.initial
         ids = [sample.id for sample in rendered.samples]
         paths = [self.store.directory / mask for mask in rendered.masks]
         masks = dict(zip(ids, paths, strict=True))
-        changes = count(self.initial, self.lessons.ids, masks, store=self.store)
+        changes = count(initial, self.lessons.ids, masks, store=self.store)
         before = {
-            "run": str(self.initial.run.resolve()),
+            "run": str(initial.run.resolve()),
             "student": self.student,
+            "trust": self.votes.trust,
             "not_learned_from": self.lessons.left_out,
         }
         self.facts |= before | changes.facts()
@@ -204,11 +214,12 @@ class _Ending:
         images, failed = len(ids), len(rendered.failures)
         cost = account(self.store, self.model, images=images, failed=failed, began=self.began)
         shown = exhibits(
-            self.initial,
+            initial,
             changes,
             self.model.categories,
             masks,
             student=self.student,
+            trust=self.votes.trust,
             seconds=cost["seconds"]["all"],
         )
         return Addition({"refined": self.facts}, shown)

@@ -1,4 +1,4 @@
-"""Regions of a patch grid or an image: pieces, boxes, values painted back, labels of patches."""
+"""Regions of a patch grid or an image: pieces, boxes, values painted back, classes of patches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from zerolabel.errors import UsageError
-from zerolabel.ops.resize import nearest
+from zerolabel.ops.resize import nearest, resize_labels
 from zerolabel.types import IGNORE, LabelMap
 
 Grid = NDArray[np.integer[Any]]
@@ -114,6 +114,23 @@ def cells(size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.int64]:
     return rows[:, None] * grid[1] + columns
 
 
+def patch_shares(label: LabelMap, grid: tuple[int, int], classes: int) -> NDArray[np.float32]:
+    """Find how much of every patch each class has.
+
+    Args:
+        label: integers (H, W); ids outside 0..C-1 count for no class.
+        grid: (h, w); of a patch without a pixel of its own the nearest one counts.
+        classes: C.
+
+    Returns:
+        float32 (C, h, w), 0..1.
+    """
+    h, w = (max(sides) for sides in zip(label.shape, grid, strict=True))
+    counts = _counts(resize_labels(label, (h, w)), grid, classes)
+    pixels = np.bincount(cells((h, w), grid).ravel()).reshape(*grid, 1)
+    return (counts / pixels).transpose(2, 0, 1).astype(np.float32)
+
+
 def patch_labels(label: LabelMap, grid: tuple[int, int], classes: int) -> NDArray[np.int64]:
     """Give every patch the class that most of its scored pixels have.
 
@@ -125,10 +142,7 @@ def patch_labels(label: LabelMap, grid: tuple[int, int], classes: int) -> NDArra
     Returns:
         int64 (h, w), the lowest id of equals; 255 for patches without a scored pixel.
     """
-    h, w = grid
-    scored = (label >= 0) & (label < classes)
-    pairs = cells(label.shape, grid)[scored] * classes + label[scored]
-    counts = np.bincount(pairs, minlength=h * w * classes).reshape(h, w, classes)
+    counts = _counts(label, grid, classes)
     found: NDArray[np.int64] = np.where(counts.any(2), counts.argmax(2), IGNORE)
     return found
 
@@ -165,6 +179,14 @@ def _ids(ids: Grid) -> NDArray[Any]:
     if grid.dtype.kind == "b" or grid.min() < 0:
         raise UsageError(f"Expected region ids 0..R-1; found {grid.dtype} from {grid.min()}.")
     return grid
+
+
+def _counts(label: LabelMap, grid: tuple[int, int], classes: int) -> NDArray[np.int64]:
+    """Count the pixels of each class in every patch: (h, w, C)."""
+    scored = (label >= 0) & (label < classes)
+    pairs = cells(label.shape, grid)[scored] * classes + label[scored]
+    shape = (*grid, classes)
+    return np.bincount(pairs, minlength=int(np.prod(shape))).reshape(shape)
 
 
 def _touching(

@@ -27,13 +27,13 @@ def check_student(cell: Cell) -> None:
         if cell.student_settings:
             raise UsageError("Settings of a student were given, and no student. Name one.")
         return
-    method, preset = find_student(cell.student)
+    kind = find_student(cell.student)
     if not cell.method or cell.probe is not None:
         raise UsageError(
             f"The student {cell.student} refines masks, and protocol {cell.protocol} judges "
             f"{PROTOCOLS[cell.protocol].judges}. Leave it out, or choose a protocol of masks."
         )
-    configure(find(method).PRESETS, preset, cell.student_settings)
+    configure(find(kind.method).PRESETS, kind.preset, cell.student_settings)
 
 
 def refine_cell(

@@ -30,6 +30,7 @@ def exhibits(
     masks: Mapping[str, Path],
     *,
     student: str,
+    trust: float,
     seconds: float,
 ) -> list[Exhibit]:
     """Show what a student changed.
@@ -40,6 +41,7 @@ def exhibits(
         categories: of the new run.
         masks: id -> mask of the student.
         student: its name.
+        trust: weight of the masks before.
         seconds: that the whole job took.
 
     Returns:
@@ -48,7 +50,7 @@ def exhibits(
     facts = changes.facts()
     return [
         _pictures(initial, changes, categories, masks),
-        _numbers(initial, facts, student=student, seconds=seconds),
+        _numbers(initial, facts | {"trust": trust}, student=student, seconds=seconds),
         _categories(facts, categories),
     ]
 
@@ -122,6 +124,7 @@ def _numbers(
     data = {
         "refined": f"{initial.run.name}{f', of {method}' if method else ''}",
         "student": student,
+        "weight of the old masks": facts["trust"],
         "photos learned from": facts["photos"],
         "pixels changed": f"{facts['changed']:.1%}",
         "without category before": f"{facts['none']:.1%}",

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from zerolabel.errors import unknown_name
 
-STUDENTS: dict[str, tuple[str, str]] = {  # name -> method and preset
-    "light": ("deeplab", "default"),
-    "deeplabv3": ("deeplab", "deeplabv3"),
-    "segmenter": ("segmenter", "default"),
-    "unet": ("unet", "default"),
+
+@dataclass(frozen=True)
+class Kind:
+    """What a name stands for.
+
+    Attributes:
+        method: a key of METHODS.
+        preset: a key of its PRESETS.
+        trust: see `votes.Votes`; DatUS2 takes what the student says, so that is usual.
+    """
+
+    method: str
+    preset: str = "default"
+    trust: float = 0.0
+
+
+STUDENTS = {
+    "light": Kind("deeplab", trust=0.2),  # measured, see docs/methods/deeplab.md
+    "deeplabv3": Kind("deeplab", "deeplabv3"),
+    "segmenter": Kind("segmenter"),
+    "unet": Kind("unet"),
 }
 USUAL = "light"
 
 
-def find_student(name: str) -> tuple[str, str]:
+def find_student(name: str) -> Kind:
     """Look a student up.
 
     Args:
         name: a key of `STUDENTS`.
 
     Returns:
-        Its method and preset.
+        What it stands for.
 
     Raises:
         UsageError: there is none of that name; near names are listed.

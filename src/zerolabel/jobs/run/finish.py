@@ -12,7 +12,14 @@ from zerolabel.jobs.run.cost import account, in_words
 from zerolabel.jobs.run.exhibits import exhibits
 from zerolabel.jobs.run.model import Model
 from zerolabel.jobs.run.names import keep_names
-from zerolabel.jobs.run.render import Rendered, render, summarise, write_categories, write_failures
+from zerolabel.jobs.run.render import (
+    Hear,
+    Rendered,
+    render,
+    summarise,
+    write_categories,
+    write_failures,
+)
 from zerolabel.outputs.masks import read_mask
 from zerolabel.outputs.report import ReportImage, Tile, write_report
 from zerolabel.outputs.sheets import region_tile
@@ -66,6 +73,7 @@ def finish(
     began: float,
     overlays: bool,
     report: bool,
+    hear: Hear | None = None,
     add: Callable[[Rendered], Addition] | None = None,
 ) -> Run:
     """Write everything that leaves a run: masks, overlays, lists, model, report, `run.json`.
@@ -81,6 +89,7 @@ def finish(
         began: `time.perf_counter()` at the start of the job.
         overlays: whether to draw overlays.
         report: whether to write the report.
+        hear: what else has a say in the masks, see `render`.
         add: called when all masks are written.
 
     Returns:
@@ -91,7 +100,7 @@ def finish(
         StoreError: a file cannot be written.
     """
     root = store.directory
-    rendered = render(model, samples, store=store, overlays=overlays)
+    rendered = render(model, samples, store=store, overlays=overlays, hear=hear)
     images, failures = len(rendered.samples), rendered.failures
     write_failures(root, failures)
     if not images:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zerolabel.errors import ImageError
 from zerolabel.jobs.run.model import Model
 from zerolabel.jobs.run.names import plain
-from zerolabel.methods.base import BATCH
+from zerolabel.methods.base import BATCH, Evidence
 from zerolabel.outputs.masks import mask_names, write_mask
 from zerolabel.outputs.overlay import jpeg, overlay, thumbnail
 from zerolabel.store import Arrays, Stage, Store, write_bytes, write_json
@@ -57,7 +57,17 @@ class Rendered:
         return {int(k): float(row[k] / self.areas[image]) for k in row.nonzero()[0]}
 
 
-def render(model: Model, samples: Sequence[Sample], *, store: Store, overlays: bool) -> Rendered:
+Hear = Callable[[Sample, Evidence], Evidence]
+
+
+def render(
+    model: Model,
+    samples: Sequence[Sample],
+    *,
+    store: Store,
+    overlays: bool,
+    hear: Hear | None = None,
+) -> Rendered:
     """Write a mask, and an overlay if asked for, for every image; finished batches are kept.
 
     Args:
@@ -65,6 +75,8 @@ def render(model: Model, samples: Sequence[Sample], *, store: Store, overlays: b
         samples: sorted by id.
         store: of a run directory.
         overlays: whether to draw overlays.
+        hear: adds to the evidence of a photo what is known of it beside the method; the model that
+            is kept does not know that.
 
     Returns:
         What was written.
@@ -73,7 +85,7 @@ def render(model: Model, samples: Sequence[Sample], *, store: Store, overlays: b
         StoreError: a file cannot be written.
     """
     names = mask_names([sample.id for sample in samples])
-    work = partial(_batch, model, names=names, store=store, overlays=overlays)
+    work = partial(_batch, model, names=names, store=store, overlays=overlays, hear=hear)
     parts = []
     for i, batch in store.track("masks", samples, BATCH):
 
@@ -126,6 +138,7 @@ def _batch(
     names: dict[str, str],
     store: Store,
     overlays: bool,
+    hear: Hear | None,
     step: Callable[[int], None],
 ) -> Stage:
     """Write the files of one batch, saying how far it is, and return their statistics."""
@@ -140,6 +153,8 @@ def _batch(
         except ImageError as error:  # it was readable a moment ago
             failures[sample.id] = str(error)
             continue
+        if hear is not None:
+            evidence = hear(sample, evidence)
         labels = model.label_map(evidence, image)
         mask, *drawn = _files(store.directory, [names[sample.id]], overlays)
         write_mask(mask, labels, colours=colours)
