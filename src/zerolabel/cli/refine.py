@@ -27,7 +27,7 @@ STUDENT = (
         type=float,
         metavar="WEIGHT",
         help="Weight of the old masks beside the student, from 0, where it alone decides, to less "
-        "than 1.  [default: 0.2 for light, else 0]",
+        "than 1.  [default: 0.1 for light, else 0]",
     ),
     click.option("--seed", type=int, help="Fixes every random draw.  [default: 0]"),
     click.option(

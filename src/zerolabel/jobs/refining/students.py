@@ -23,7 +23,7 @@ class Kind:
 
 
 STUDENTS = {
-    "light": Kind("deeplab", trust=0.2),  # measured, see docs/methods/deeplab.md
+    "light": Kind("deeplab", trust=0.1),  # measured, see docs/methods/deeplab.md
     "deeplabv3": Kind("deeplab", "deeplabv3"),
     "segmenter": Kind("segmenter"),
     "unet": Kind("unet"),
