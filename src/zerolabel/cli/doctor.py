@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from zerolabel.jobs.doctor import Check
+    from zerolabel.jobs.checking.check import Check
 
 NAME, STATE = 19, 8  # columns
 

@@ -1,0 +1,1 @@
+"""Parts of the job that looks at the machine; each check imports what it needs, and fails alone."""
