@@ -36,8 +36,8 @@ PINNED_FIRST = "torch"  # before anything that depends on it could bring another
 STAMP = "zerolabel-ready.json"
 # As many workers as cores, but four at most: each needs up to a gigabyte. A file is one worker's,
 # in the order of tests/conftest.py.
-PYTEST = ["pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
-PYTEST += ["--no-loadscope-reorder"]
+PYTEST = ["pytest", "-n", "auto", "--maxprocesses", "4"]
+PYTEST += ["--dist", "loadfile", "--no-loadscope-reorder"]
 LEARNING = ("jobs", "methods", "stages", "training")  # rooms whose tests are most of the time
 WORK: dict[str, list[list[str]]] = {  # modules of Python, run one after another in ROOT
     "setup": [],

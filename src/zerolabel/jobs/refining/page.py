@@ -50,7 +50,7 @@ def exhibits(
     facts = changes.facts()
     return [
         _pictures(initial, changes, categories, masks),
-        _numbers(initial, facts | {"trust": trust}, student=student, seconds=seconds),
+        _numbers(initial, facts, student=student, trust=trust, seconds=seconds),
         _categories(facts, categories),
     ]
 
@@ -118,13 +118,13 @@ def _difference(
 
 
 def _numbers(
-    initial: Initial, facts: Mapping[str, Any], *, student: str, seconds: float
+    initial: Initial, facts: Mapping[str, Any], *, student: str, trust: float, seconds: float
 ) -> Exhibit:
     method = (initial.made or {}).get("method")
     data = {
         "refined": f"{initial.run.name}{f', of {method}' if method else ''}",
         "student": student,
-        "weight of the old masks": facts["trust"],
+        "weight of the old masks": trust,
         "photos learned from": facts["photos"],
         "pixels changed": f"{facts['changed']:.1%}",
         "without category before": f"{facts['none']:.1%}",
